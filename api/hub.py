@@ -1,0 +1,95 @@
+"""The one listener of this process: learns what is new in every log that somebody here reads.
+
+One connection for all logs, and per job one look-up a message, however many streams are open elsewhere.
+"""
+
+import asyncio
+from typing import Final
+
+from api.relay import Reader
+from shared.clock import mono_s
+from shared.events import Entry, EventId
+from shared.keys import Keys
+from shared.log import Log
+from shared.subscriber import Subscriber
+
+TICK_S: Final = 0.25
+"""Resolution of heartbeats."""
+
+
+class Watch:
+    """One log that is read here, by any number of readers."""
+
+    def __init__(self) -> None:
+        self.readers: set[Reader] = set()
+
+    def message(self, payload: bytes) -> None:
+        """Hand a new entry to all readers. `payload`: id, event and data, a line each (`lua/_log.lua`)."""
+        raw_id, event, data = payload.split(b"\n", 2)
+        attempt, _, seq = raw_id.partition(b"-")
+        entry = Entry(EventId(int(attempt), int(seq)), event.decode(), data)
+        for reader in self.readers:
+            reader.offer(entry)
+
+    def gap(self) -> None:
+        """Make all readers look into the log again."""
+        for reader in self.readers:
+            reader.lag()
+
+
+class Hub:
+    def __init__(self, log: Log, subscriber: Subscriber, keys: Keys, heartbeat_s: float) -> None:
+        self._log = log
+        self._subscriber = subscriber
+        self._keys = keys
+        self._heartbeat_s = heartbeat_s
+        self._watches: dict[str, Watch] = {}
+        self._ticker: asyncio.Task[None] | None = None
+
+    @property
+    def open_streams(self) -> int:
+        return sum(len(watch.readers) for watch in self._watches.values())
+
+    async def start(self) -> None:
+        await self._subscriber.start()
+        self._ticker = asyncio.create_task(self._tick(), name="heartbeats")
+
+    async def stop(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+        self.end_all()
+        await self._subscriber.stop()
+
+    def attach(self, job_id: str, cursor: EventId) -> Reader:
+        """Return a new reader of a log; everything behind its cursor will reach it. Detach it in the end."""
+        watch = self._watches.get(job_id)
+        if watch is None:
+            watch = self._watches[job_id] = Watch()
+        listening = self._subscriber.subscribe(self._keys.log(job_id), watch)
+        reader = Reader(self._log, job_id, cursor, listening)
+        watch.readers.add(reader)
+        return reader
+
+    def detach(self, reader: Reader) -> None:
+        watch = self._watches[reader.job_id]
+        watch.readers.discard(reader)
+        if not watch.readers:
+            del self._watches[reader.job_id]
+            self._subscriber.unsubscribe(self._keys.log(reader.job_id))
+
+    def end_all(self) -> None:
+        """End every stream of this process; the clients come back to another one."""
+        for watch in self._watches.values():
+            for reader in watch.readers:
+                reader.end()
+
+    async def _tick(self) -> None:
+        """Nudge the readers that have been quiet for a heartbeat."""
+        while True:
+            await asyncio.sleep(min(TICK_S, self._heartbeat_s / 4))
+            quiet_since_s = mono_s() - self._heartbeat_s
+            for watch in self._watches.values():
+                for reader in watch.readers:
+                    if reader.active_s < quiet_since_s:
+                        reader.nudge()

@@ -1,0 +1,71 @@
+"""`uvicorn api.main:app`: one API process."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from api import problems
+from api.routes import events, health, jobs, models, page
+from api.state import State
+from shared.redis import REDIS_FAULTS
+from shared.requests import JobRequest
+from shared.settings import Settings, load_settings
+
+CORS_REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
+CORS_RESPONSE_HEADERS = ["Location", "X-Job-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build an API process around its settings; nothing is connected before its lifespan begins."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        here = State.build(settings)
+        app.state.rejoin = here
+        # Redis may come later than we do: `readyz` tells.
+        with suppress(*REDIS_FAULTS):
+            await here.scripts.load()
+        await here.hub.start()
+        yield
+        await here.hub.stop()
+        await here.redis.aclose()
+
+    app = FastAPI(title="Rejoin", version="0.1.0", summary="Generation that outlives the connection", lifespan=lifespan)
+    problems.install(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_RESPONSE_HEADERS,
+        )
+    for module in (jobs, events, models, health, page):
+        app.include_router(module.router)
+    page.mount_files(app)
+    _describe_bodies(app)
+    return app
+
+
+def _describe_bodies(app: FastAPI) -> None:
+    """Put the models of hand-read bodies into the OpenAPI document."""
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = app.openapi_schema or original()
+        if "JobRequest" not in document.setdefault("components", {}).setdefault("schemas", {}):
+            schema = JobRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+            document["components"]["schemas"] |= {**schema.pop("$defs", {}), "JobRequest": schema}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def __getattr__(name: str) -> FastAPI:
+    """Build `app` when a server asks for it, so that importing this module does no work."""
+    if name == "app":
+        return create_app(load_settings("api"))
+    raise AttributeError(name)

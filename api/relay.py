@@ -1,0 +1,158 @@
+"""One reader's view of one log: replay, merge, live, snapshot, end.
+
+What the hub brings is only taken when its id proves that nothing stands between it and what the reader has;
+else the log itself is read, from the same cursor, with the same read as at the start.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+
+from shared.clock import mono_s
+from shared.events import START, Answer, Entry, EventId
+from shared.log import Log
+from shared.redis import REDIS_FAULTS
+
+MAX_INBOX: Final = 512
+"""Entries kept for a reader that is busy sending; beyond it, it reads the log when it has time."""
+
+RETRY_S: Final = 0.25
+LISTEN_S: Final = 1.0
+
+
+class LogGone(Exception):
+    """The log that is being read does not exist any more."""
+
+
+class Reader:
+    """Yields a log's entries in order, each once, from a cursor to the last event."""
+
+    def __init__(self, log: Log, job_id: str, cursor: EventId, listening: asyncio.Future[None]) -> None:
+        self.job_id = job_id
+        self.cursor = cursor
+        self.active_s = mono_s()
+        """When something was last yielded."""
+        self._log = log
+        self._listening = listening
+        self._inbox: deque[Entry] = deque()
+        self._lagging = True
+        self._ended = False
+        self._nudged = False
+        self._wake = asyncio.Event()
+
+    # From the hub.
+
+    def offer(self, entry: Entry) -> None:
+        """Take a new entry, unless so many wait that the log is the better place for them."""
+        if len(self._inbox) >= MAX_INBOX:
+            self.lag()
+        elif not self._lagging:
+            self._inbox.append(entry)
+            self._wake.set()
+
+    def lag(self) -> None:
+        """Forget what waits and read the log instead."""
+        self._inbox.clear()
+        self._lagging = True
+        self._wake.set()
+
+    def nudge(self) -> None:
+        """Yield something, be it nothing."""
+        self._nudged = True
+        self._wake.set()
+
+    def end(self) -> None:
+        """Stop after what is being yielded."""
+        self._ended = True
+        self._wake.set()
+
+    # To the response.
+
+    async def batches(self) -> AsyncIterator[list[Entry]]:
+        """Yield what is new, oldest first, until the last event is out. An empty batch is a sign of life.
+
+        Starts with a snapshot when the log does not hold the cursor. Waits while Redis is away. Raises LogGone.
+        """
+        snapshot_due = self.cursor != START
+        while not self._ended:
+            try:
+                if snapshot_due and (snapshot := await self._snapshot()) is not None:
+                    yield self._passed([snapshot])
+                snapshot_due = False
+                async for batch in self._replay():
+                    yield self._passed(batch)
+                    if batch[-1].last or self._ended:
+                        return
+            except REDIS_FAULTS:
+                self._lagging = True
+                await self._pause()
+                yield self._passed([])
+                continue
+            while not self._lagging and not self._ended:
+                await self._wake.wait()
+                self._wake.clear()
+                batch = self._take()
+                if batch or self._nudged:
+                    self._nudged = False
+                    yield self._passed(batch)
+                    if batch and batch[-1].last:
+                        return
+
+    def _passed(self, batch: list[Entry]) -> list[Entry]:
+        self.active_s = mono_s()
+        if batch:
+            self.cursor = batch[-1].id
+        return batch
+
+    async def _replay(self) -> AsyncIterator[list[Entry]]:
+        """Yield what the log holds behind the cursor, neighbouring texts merged."""
+        await asyncio.wait([self._listening], timeout=LISTEN_S)
+        if self._listening.done():
+            # From here on the hub brings whatever the read below does not see.
+            self._lagging = False
+            self._inbox.clear()
+        read = False
+        async for page in self._log.pages(self.job_id, self.cursor):
+            read = True
+            yield page
+        if not read and await self._log.last(self.job_id) is None:
+            raise LogGone
+
+    def _take(self) -> list[Entry]:
+        """Return the waiting entries that follow each other; at the first that does not, turn to the log."""
+        batch: list[Entry] = []
+        cursor = self.cursor
+        while self._inbox:
+            entry = self._inbox.popleft()
+            if entry.id <= cursor:
+                continue
+            if not cursor.precedes(entry.id):
+                self.lag()
+                break
+            batch.append(entry)
+            cursor = entry.id
+        return batch
+
+    async def _snapshot(self) -> Entry | None:
+        """Return the state up to the newest entry before the end, if the log does not hold the cursor."""
+        if await self._log.holds(self.job_id, self.cursor):
+            return None
+        answer, latest = Answer(), None
+        async for page in self._log.pages(self.job_id):
+            for entry in page:
+                if entry.last:
+                    break
+                answer.add(entry)
+                latest = entry.id
+        if latest is None:
+            raise LogGone
+        return answer.snapshot(latest)
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), RETRY_S * random.uniform(0.5, 1.5))
+        except TimeoutError:
+            return
+        self._wake.clear()

@@ -1,0 +1,79 @@
+"""`/v1/jobs/{id}/events`: a job's log as SSE, as NDJSON, or by long-poll, all from the same cursor."""
+
+import asyncio
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from api.negotiation import JSON, NDJSON, SSE, choose
+from api.relay import LogGone
+from api.routes.jobs import JobId
+from api.state import State, state
+from api.stream import LogResponse, ndjson_line
+from shared.errors import JobNotFound
+from shared.events import START, Entry, EventId
+
+router = APIRouter()
+
+LONGEST_WAIT_S: Final = 30
+DEFAULT_WAIT_S: Final = 10.0
+
+
+@router.get("/v1/jobs/{job_id}/events")
+async def events(
+    request: Request,
+    job_id: JobId,
+    last_event_id: Annotated[str | None, Query(max_length=64)] = None,
+    wait_s: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = DEFAULT_WAIT_S,
+    ticket: Annotated[str | None, Query(max_length=256)] = None,
+) -> Response:
+    """Relay the job's events, all of them or those behind `Last-Event-ID`."""
+    here = state(request)
+    job = await here.access.job_by_ticket(request, job_id)
+    media_type = choose(request.headers.get("accept"), (SSE, NDJSON, JSON))
+    cursor = _cursor(request.headers.get("last-event-id"), last_event_id)
+    if media_type == JSON:
+        return await _long_poll(here, job_id, cursor, wait_s)
+    if not job.live and cursor != START and await _is_last(here, job_id, cursor):
+        return Response(status_code=204)
+    return LogResponse(here.hub, here.hub.attach(job_id, cursor), media_type)
+
+
+def _cursor(header: str | None, query: str | None) -> EventId:
+    """Return where the reader is: the header's word counts, then the query's; nothing is the start."""
+    text = header if header is not None else query
+    return EventId.parse(text) if text else START
+
+
+async def _is_last(here: State, job_id: str, cursor: EventId) -> bool:
+    last = await here.log.last(job_id)
+    return last is not None and last.last and last.id == cursor
+
+
+async def _long_poll(here: State, job_id: str, cursor: EventId, wait_s: float) -> Response:
+    """Answer as soon as there is an event behind the cursor, or when the wait is over."""
+    if cursor != START and await _is_last(here, job_id, cursor):
+        return _polled([], cursor, closed=True)
+    found: list[Entry] = []
+    reader = here.hub.attach(job_id, cursor)
+    try:
+        async with asyncio.timeout(wait_s or 0.001):
+            async for batch in reader.batches():
+                if batch:
+                    found = batch
+                    break
+    except TimeoutError:
+        pass
+    except LogGone:
+        raise JobNotFound from None
+    finally:
+        here.hub.detach(reader)
+    return _polled(found, found[-1].id if found else cursor, closed=bool(found) and found[-1].last)
+
+
+def _polled(entries: list[Entry], cursor: EventId, *, closed: bool) -> Response:
+    listed = b",".join([ndjson_line(entry).rstrip(b"\n") for entry in entries])
+    last = b"null" if cursor == START else b'"%d-%d"' % cursor
+    body = b'{"events":[%b],"last_event_id":%b,"closed":%b}' % (listed, last, b"true" if closed else b"false")
+    return Response(body, 200, {"Cache-Control": "no-store"}, JSON)

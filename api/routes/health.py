@@ -1,0 +1,35 @@
+"""Probes: is this process alive, may it be sent work."""
+
+import asyncio
+from typing import Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from api.problems import Problem
+from api.routes.jobs import json_response
+from api.state import state
+from shared.redis import REDIS_FAULTS, problem
+
+router = APIRouter()
+
+PROBE_S: Final = 0.95
+
+
+@router.get("/livez")
+async def livez() -> Response:
+    """Say that the event loop turns. Redis' absence is no reason to restart an API process."""
+    return json_response({"status": "ok"})
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """Say whether this process can serve: Redis answers and will not drop jobs."""
+    try:
+        async with asyncio.timeout(PROBE_S):
+            why = await problem(state(request).redis)
+    except (*REDIS_FAULTS, TimeoutError):
+        why = "Redis does not answer."
+    if why is not None:
+        raise Problem(503, "not_ready", why, {"Retry-After": "1"})
+    return json_response({"status": "ready"})

@@ -1,0 +1,149 @@
+"""`/v1/jobs`: submit, read, list, cancel, delete."""
+
+import asyncio
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from api.body import read_json
+from api.negotiation import JSON, NDJSON, SSE, choose
+from api.problems import Problem
+from api.state import State, state
+from api.stream import LogResponse
+from shared.capabilities import refused_field
+from shared.clock import iso
+from shared.errors import Unavailable
+from shared.events import START, EventId, dump
+from shared.jobs import CancelOutcome, Job, Status
+from shared.redis import REDIS_FAULTS
+from shared.requests import JobRequest
+
+router = APIRouter()
+
+JobId = Annotated[str, Path(max_length=64, description="As in the answer to `POST /v1/jobs`.")]
+
+CREATE_S: Final = 0.95
+"""A client that cannot be served learns so within a second."""
+
+CONFIRM_S: Final = 2.0
+"""How long a cancel waits for the worker's word."""
+
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/JobRequest"}}}}
+}
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(dump(value), status, headers, JSON)
+
+
+@router.post("/v1/jobs", status_code=202, openapi_extra=_BODY)
+async def submit(request: Request) -> Response:
+    """Accept a generation. The job and its queue entry exist when this answers."""
+    here = state(request)
+    owner = here.access.owner(request)
+    media_type = choose(request.headers.get("accept"), (JSON, SSE, NDJSON))
+    job = await read_json(request, JobRequest, here.settings.max_body_bytes)
+    _check(job, here)
+    try:
+        async with asyncio.timeout(CREATE_S):
+            created = await here.jobs.create(owner, job, here.settings.max_queue)
+    except TimeoutError:
+        raise Unavailable from None
+    url = f"/v1/jobs/{created.id}"
+    if media_type != JSON:
+        reader = here.hub.attach(created.id, START)
+        return LogResponse(here.hub, reader, media_type, {"Location": url, "X-Job-ID": created.id})
+    body = {
+        "id": created.id,
+        "status": "queued",
+        "url": url,
+        "events_url": here.access.events_url(created.id),
+        "cancel_url": f"{url}/cancel",
+        "created_at": iso(created.created_ms),
+    }
+    return json_response(body, 202, {"Location": url, "X-Job-ID": created.id})
+
+
+def _check(job: JobRequest, here: State) -> None:
+    """Refuse what no worker could honour, before anything is queued."""
+    config = here.settings.providers().get(job.provider)
+    if config is None:
+        raise Problem(422, "unknown_provider", "provider: there is no provider of this name.", field="provider")
+    if (field := refused_field(config, job)) is not None:
+        raise Problem(422, "unsupported_parameter", f"{field}: this provider cannot honour it.", field=field)
+
+
+@router.get("/v1/jobs")
+async def list_jobs(
+    request: Request,
+    status: Status | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}$")] = None,
+) -> Response:
+    """List the caller's jobs, newest first, without their texts."""
+    here = state(request)
+    owner = here.access.owner(request)
+    page = await here.jobs.page(owner, status, limit, None if cursor is None else int(cursor))
+    return json_response(
+        {
+            "object": "list",
+            "data": [job.view(None, here.access.events_url(job.id)) for job in page.jobs],
+            "has_more": page.next_cursor is not None,
+            "next_cursor": None if page.next_cursor is None else str(page.next_cursor),
+        }
+    )
+
+
+@router.get("/v1/jobs/{job_id}")
+async def read(request: Request, job_id: JobId) -> Response:
+    """Return the job, with what has been written so far."""
+    here = state(request)
+    job = await here.access.job(request, job_id)
+    return json_response(await _whole(here, job))
+
+
+@router.delete("/v1/jobs/{job_id}", status_code=204)
+async def delete(request: Request, job_id: JobId) -> Response:
+    """Forget a finished job and its log at once."""
+    here = state(request)
+    job = await here.access.job(request, job_id)
+    await here.jobs.delete(job.id, job.owner)
+    return Response(status_code=204)
+
+
+@router.post("/v1/jobs/{job_id}/cancel")
+async def cancel(request: Request, job_id: JobId) -> Response:
+    """Stop the job and the provider's call. Idempotent; 202 when the worker has not confirmed in time."""
+    here = state(request)
+    job = await here.access.job(request, job_id)
+    outcome = await cancel_and_wait(here, job.id)
+    body = {**await _whole(here, await here.jobs.get(job.id)), "outcome": outcome}
+    return json_response(body, 202 if outcome == "cancelling" else 200)
+
+
+async def cancel_and_wait(here: State, job_id: str) -> CancelOutcome:
+    """Cancel a job and wait, not for ever, until its end is written."""
+    reader = here.hub.attach(job_id, EventId(0, 1))
+    try:
+        outcome = await here.jobs.cancel(job_id, here.settings.retention_s)
+        if outcome != "cancelling":
+            return outcome
+        async with asyncio.timeout(CONFIRM_S):
+            async for batch in reader.batches():
+                if batch and batch[-1].last:
+                    return "cancelled" if batch[-1].event == "cancelled" else "already_finished"
+    except TimeoutError:
+        pass
+    finally:
+        here.hub.detach(reader)
+    return "cancelling"
+
+
+async def _whole(here: State, job: Job) -> dict[str, Any]:
+    try:
+        answer = await here.log.answer(job.id, job.attempt)
+    except REDIS_FAULTS:
+        raise Unavailable from None
+    return job.view(answer, here.access.events_url(job.id))

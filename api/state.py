@@ -1,0 +1,47 @@
+"""What the routes of one API process share, built once by its lifespan."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import HTTPConnection
+
+from api.access import Access
+from api.hub import Hub
+from shared.jobs import Jobs
+from shared.keys import Keys
+from shared.log import Log
+from shared.prices import Prices
+from shared.redis import Redis, Scripts, connect
+from shared.settings import Settings
+from shared.subscriber import Subscriber
+
+CONNECTIONS: Final = 3
+"""For short commands. With the subscriber's one, an API process has four, whatever its readers."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    settings: Settings
+    redis: Redis
+    scripts: Scripts
+    jobs: Jobs
+    log: Log
+    hub: Hub
+    access: Access
+    prices: Prices
+
+    @classmethod
+    def build(cls, settings: Settings) -> "State":
+        keys = Keys(settings.key_prefix)
+        redis = connect(settings.redis_url, connections=CONNECTIONS)
+        scripts = Scripts(redis)
+        jobs, log = Jobs(redis, scripts, keys), Log(redis, scripts, keys)
+        hub = Hub(log, Subscriber(settings.redis_url), keys, settings.heartbeat_s)
+        prices = Prices.read(settings.prices)
+        return cls(settings, redis, scripts, jobs, log, hub, Access(settings, jobs), prices)
+
+
+def state(connection: HTTPConnection) -> State:
+    """Return the state of the process that serves this request."""
+    built: State = connection.app.state.rejoin
+    return built

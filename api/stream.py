@@ -1,0 +1,91 @@
+"""The responses that stream: a reader's batches as SSE or NDJSON, on sse-starlette's response.
+
+sse-starlette sets the headers, answers HEAD and notices the server's exit. Its four tasks a stream, and an
+encoder that takes dicts apart, are what we do without: one task, and frames that are encoded once for all readers.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sse_starlette import EventSourceResponse
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from api.hub import Hub
+from api.negotiation import NDJSON, SSE
+from api.relay import LogGone, Reader
+from shared.events import Entry
+
+RETRY_MS: Final = 2000
+PING: Final = b": ping\n"
+"""One newline, not two: behind an `id:` line the OpenAI SDK and two other clients take an empty block for an event."""
+
+HELLO: Final = b"retry: %d\n" % RETRY_MS + PING
+"""Opens the block of the first event, so that `retry:` stands in no block of its own."""
+
+HEADERS: Final = {
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def sse_frame(entry: Entry) -> bytes:
+    """Return the entry as a frame. `id:` comes last: one client moves its cursor at that very line."""
+    if entry.sse is None:
+        entry.sse = b"event: %b\ndata: %b\nid: %d-%d\n\n" % (entry.event.encode(), entry.data, *entry.id)
+    return entry.sse
+
+
+def ndjson_line(entry: Entry) -> bytes:
+    return b'{"id":"%d-%d","event":"%b","data":%b}\n' % (*entry.id, entry.event.encode(), entry.data)
+
+
+class LogResponse(EventSourceResponse):
+    """Streams one reader's batches until its last event; closes then, and only then says that it was all."""
+
+    def __init__(self, hub: Hub, reader: Reader, media_type: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(iter(()), headers={**HEADERS, **(headers or {})}, media_type=media_type, ping=0)
+        self._hub = hub
+        self._reader = reader
+        self._frame = sse_frame if media_type == SSE else ndjson_line
+        self._hello, self._ping_bytes = (HELLO, PING) if media_type == SSE else (b"", b"")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            self._hub.detach(self._reader)
+            await super().__call__(scope, receive, send)
+            return
+        gone = asyncio.create_task(self._until_gone(receive))
+        try:
+            await self._relay(send)
+        finally:
+            self._hub.detach(self._reader)
+            gone.cancel()
+
+    async def _relay(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if self._hello:
+            await send(_body(self._hello))
+        try:
+            async for batch in self._reader.batches():
+                chunk = b"".join([self._frame(entry) for entry in batch]) if batch else self._ping_bytes
+                if chunk:
+                    await send(_body(chunk))
+        except (LogGone, ClientDisconnect):
+            pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _until_gone(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._reader.end()
+
+
+def _body(chunk: bytes) -> Message:
+    message: dict[str, Any] = {"type": "http.response.body", "body": chunk, "more_body": True}
+    return message
+
+
+__all__ = ["NDJSON", "SSE", "LogResponse", "ndjson_line", "sse_frame"]

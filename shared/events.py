@@ -1,0 +1,191 @@
+"""The events of a job's log: their ids, their JSON, and what several of them add up to."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from shared.errors import BadCursor
+
+QUEUED: Final = "queued"
+STARTED: Final = "started"
+TOKEN: Final = "token"
+REASONING: Final = "reasoning"
+TOOL_CALL: Final = "tool_call"
+RESTARTED: Final = "restarted"
+SNAPSHOT: Final = "snapshot"
+COMPLETED: Final = "completed"
+FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
+
+LAST_EVENTS: Final = frozenset((COMPLETED, FAILED, CANCELLED))
+"""Exactly one of them ends every job. (`failed`, not `error`: EventSource has its own.)"""
+
+_MERGED: Final = frozenset((TOKEN, REASONING))
+_TEXT_HEAD: Final = b'{"text":"'
+_TEXT_TAIL: Final = b'"}'
+
+MAX_MERGED_BYTES: Final = 256 * 1024
+"""Bound of one merged event: a 2,000-token answer is about 10 KB, so it still arrives in one."""
+
+_ID: Final = re.compile(r"(\d{1,20})-(\d{1,20})", re.ASCII)
+_U64: Final = 2**64
+
+
+class EventId(NamedTuple):
+    """`<attempt>-<seq>`: the entry's id in the Redis Stream, and the client's cursor."""
+
+    attempt: int
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.attempt}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> "EventId":
+        """Read an id strictly; raise BadCursor for what Redis might take for something else (`$`, `+`, `1`)."""
+        match = _ID.fullmatch(text)
+        if match is None:
+            raise BadCursor("An event id is two numbers with a hyphen between them.")
+        attempt, seq = int(match[1]), int(match[2])
+        if attempt >= _U64 or seq >= _U64:
+            raise BadCursor("An event id's numbers are below 2^64.")
+        return cls(attempt, seq)
+
+    def precedes(self, other: "EventId") -> bool:
+        """Say whether nothing can stand between this id and `other`: same attempt, next seq."""
+        return self.attempt == other.attempt and self.seq + 1 == other.seq
+
+
+START: Final = EventId(0, 0)
+"""The cursor of a reader that has seen nothing. No entry has this id: Redis refuses it."""
+
+
+class Entry:
+    """One event as the log holds it. `data` is one line of JSON."""
+
+    __slots__ = ("data", "event", "id", "sse")
+
+    def __init__(self, id: EventId, event: str, data: bytes) -> None:
+        self.id = id
+        self.event = event
+        self.data = data
+        self.sse: bytes | None = None
+        """The frame for an SSE reader, made once for all readers."""
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.id} {self.event}>"
+
+    @property
+    def last(self) -> bool:
+        return self.event in LAST_EVENTS
+
+
+def dump(value: Any) -> bytes:
+    """Return `value` as one line of JSON; lone surrogates, which UTF-8 cannot carry, as `\\ud83d` escapes."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def load(data: bytes) -> Any:
+    """Read JSON, lone surrogates included."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data)
+
+
+def text_data(text: str) -> bytes:
+    """Return the data of a `token` or `reasoning` event."""
+    return dump({"text": text})
+
+
+def merge(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Join neighbours that only carry text, under the id of the last of them.
+
+    Works on the JSON's bytes: two JSON strings joined inside their quotes are the JSON of the joined
+    string. A pair of surrogates is never split over two entries (`worker.text.Surrogates`).
+    """
+    run: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if run and (entry.event != run[0].event or size + len(entry.data) > MAX_MERGED_BYTES):
+            yield _joined(run)
+            run, size = [], 0
+        if entry.event in _MERGED:
+            run.append(entry)
+            size += len(entry.data)
+        else:
+            yield entry
+    if run:
+        yield _joined(run)
+
+
+def _joined(run: list[Entry]) -> Entry:
+    if len(run) == 1:
+        return run[0]
+    inner = b"".join([entry.data[len(_TEXT_HEAD) : -len(_TEXT_TAIL)] for entry in run])
+    return Entry(run[-1].id, run[-1].event, _TEXT_HEAD + inner + _TEXT_TAIL)
+
+
+class Answer:
+    """What a job's events add up to: the state that a reader of all of them has."""
+
+    def __init__(self, attempt: int = 0) -> None:
+        self._begin(attempt)
+
+    def _begin(self, attempt: int) -> None:
+        self.attempt = attempt
+        self.text = ""
+        self.reasoning = ""
+        self.tool_calls: list[dict[str, Any]] = []
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> "Answer":
+        answer = cls()
+        for entry in merge(entries):
+            answer.add(entry)
+        return answer
+
+    def add(self, entry: Entry) -> None:
+        """Apply one event. A new attempt drops what earlier ones sent; a snapshot replaces everything."""
+        if entry.event == TOKEN:
+            self.text += load(entry.data)["text"]
+        elif entry.event == REASONING:
+            self.reasoning += load(entry.data)["text"]
+        elif entry.event == TOOL_CALL:
+            self._add_tool_call(load(entry.data))
+        elif entry.event in (STARTED, RESTARTED):
+            self._begin(entry.id.attempt)
+        elif entry.event == SNAPSHOT:
+            state = load(entry.data)
+            self.attempt, self.text = state["attempt"], state["text"]
+            self.reasoning, self.tool_calls = state["reasoning"], state["tool_calls"]
+
+    def _add_tool_call(self, piece: dict[str, Any]) -> None:
+        for call in self.tool_calls:
+            if call["index"] == piece["index"]:
+                call["arguments"] += piece.get("arguments", "")
+                return
+        self.tool_calls.append(
+            {
+                "index": piece["index"],
+                "id": piece.get("id"),
+                "name": piece.get("name"),
+                "arguments": piece.get("arguments", ""),
+            }
+        )
+
+    def snapshot(self, id: EventId) -> Entry:
+        """Return the event that brings a reader with an unknown cursor to this state."""
+        state = {
+            "attempt": self.attempt,
+            "text": self.text,
+            "reasoning": self.reasoning,
+            "tool_calls": self.tool_calls,
+        }
+        return Entry(id, SNAPSHOT, dump(state))

@@ -1,0 +1,256 @@
+"""A job's record and the state changes that clients may cause: create, cancel, delete."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+from shared.clock import iso
+from shared.errors import JobLive, JobNotFound, QueueFull
+from shared.events import Answer, dump, load
+from shared.keys import ARQ_JOB, Keys
+from shared.queue import arq_payload
+from shared.redis import Redis, Scripts
+from shared.requests import JobRequest
+
+Status = Literal["queued", "running", "completed", "failed", "cancelled"]
+STATUSES: Final[tuple[Status, ...]] = ("queued", "running", "completed", "failed", "cancelled")
+LIVE: Final = frozenset(("queued", "running"))
+
+CancelOutcome = Literal["cancelled_before_start", "cancelled", "cancelling", "already_finished"]
+
+LIVE_TTL_S: Final = 7 * 86_400
+"""A live job's keys expire all the same, should everything that could end it be gone for good."""
+
+ID_PREFIX: Final = "job_"
+
+NO_USAGE: Final = {"input_tokens": 0, "cached_input_tokens": 0, "output_tokens": 0, "estimated": False}
+
+
+def new_job_id() -> str:
+    """Return an id of 128 random bits: nobody guesses another's job."""
+    return ID_PREFIX + secrets.token_hex(16)
+
+
+@dataclass(slots=True)
+class Job:
+    """A job's record. Times are Redis' clock in ms; the text lives in the log."""
+
+    id: str
+    owner: str
+    status: Status
+    provider: str
+    model: str
+    attempt: int
+    created_ms: int
+    started_ms: int | None = None
+    first_token_ms: int | None = None
+    finished_ms: int | None = None
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    cost_usd: str | None = None
+    error: dict[str, Any] | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        return self.status in LIVE
+
+    def view(self, answer: Answer | None, events_url: str) -> dict[str, Any]:
+        """Return what the owner sees (contract §2); without the text's fields where there is no answer."""
+        written = (
+            {}
+            if answer is None
+            else {
+                "text": answer.text,
+                "reasoning": answer.reasoning,
+                "tool_calls": answer.tool_calls,
+                "parsed": None,
+            }
+        )
+        return {
+            "id": self.id,
+            "status": self.status,
+            "provider": self.provider,
+            "model": self.model,
+            **written,
+            "finish_reason": self.finish_reason,
+            "usage": self.usage,
+            "cost_usd": None if self.cost_usd is None else float(self.cost_usd),
+            "attempts": self.attempt,
+            "error": self.error,
+            "created_at": iso(self.created_ms),
+            "started_at": iso(self.started_ms),
+            "first_token_at": iso(self.first_token_ms),
+            "finished_at": iso(self.finished_ms),
+            "metadata": self.metadata,
+            "events_url": events_url,
+        }
+
+
+class Created(NamedTuple):
+    id: str
+    created_ms: int
+    position: int
+
+
+class Page(NamedTuple):
+    jobs: list[Job]
+    next_cursor: int | None
+
+
+class Jobs:
+    """The records of all jobs. Redis is asked by id; who may ask is decided in `api.access`."""
+
+    def __init__(self, redis: Redis, scripts: Scripts, keys: Keys) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._keys = keys
+
+    async def create(self, owner: str, request: JobRequest, max_queue: int) -> Created:
+        """Create the job, its log and its queue entry in one step; QueueFull when too many wait."""
+        job_id = new_job_id()
+        keys = self._keys
+        names = [
+            keys.job(job_id),
+            keys.log(job_id),
+            keys.queue,
+            ARQ_JOB + job_id,
+            keys.owner_jobs(owner),
+            keys.created,
+            keys.wake,
+        ]
+        target = dump({"provider": request.provider, "model": request.model})
+        record: list[str | bytes | int] = [
+            *("owner", owner),
+            *("provider", request.provider),
+            *("model", request.model),
+            *("target", target[1:-1]),
+            *("request", request.model_dump_json(exclude_defaults=True)),
+            *("metadata", dump(request.metadata)),
+            *("on_worker_lost", request.on_worker_lost),
+            *("input_estimate", request.input_estimate()),
+        ]
+        args = [job_id, arq_payload(job_id), LIVE_TTL_S * 1000, max_queue, keys.prefix, *record]
+        reply = await self._scripts.run("create", names, args)
+        if reply[0] == -1:
+            raise QueueFull("Too many jobs wait already.")
+        return Created(job_id, reply[1], reply[2])
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job's record, or raise JobNotFound."""
+        raw = await self._redis.hmget(self._keys.job(job_id), _FIELDS)  # type: ignore[misc]
+        job = _decode(job_id, raw)
+        if job is None:
+            raise JobNotFound
+        return job
+
+    async def cancel(self, job_id: str, retention_s: float) -> CancelOutcome:
+        """End a job that waits; ask the worker of one that runs; JobNotFound when there is none."""
+        keys = self._keys
+        names = [keys.job(job_id), keys.log(job_id), ARQ_JOB + job_id, keys.queue]
+        reply = await self._scripts.run("cancel", names, [job_id, keys.prefix, int(retention_s * 1000)])
+        if reply == b"unknown":
+            raise JobNotFound
+        outcome: CancelOutcome = reply.decode()
+        return outcome
+
+    async def delete(self, job_id: str, owner: str) -> None:
+        """Forget a finished job at once; JobLive while it is not finished, JobNotFound when there is none."""
+        keys = self._keys
+        names = [keys.job(job_id), keys.log(job_id), ARQ_JOB + job_id, keys.owner_jobs(owner)]
+        reply = await self._scripts.run("delete", names, [job_id])
+        if reply == -1:
+            raise JobNotFound
+        if reply == 0:
+            raise JobLive
+
+    async def page(self, owner: str, status: Status | None, limit: int, before: int | None) -> Page:
+        """Return an owner's jobs, newest first. `before` is the cursor of the page before this one."""
+        index = self._keys.owner_jobs(owner)
+        highest: str | float = "+inf" if before is None else f"({before}"
+        found: list[Job] = []
+        while True:
+            rows = await self._redis.zrevrangebyscore(index, highest, "-inf", start=0, num=limit, withscores=True)
+            for job, order in await self._rows(index, rows):
+                if status is None or job.status == status:
+                    found.append(job)
+                    if len(found) == limit:
+                        return Page(found, int(order))
+            if len(rows) < limit:
+                return Page(found, None)
+            highest = f"({int(rows[-1][1])}"
+
+    async def _rows(self, index: str, rows: Sequence[tuple[bytes, float]]) -> list[tuple[Job, float]]:
+        """Read the records of some index entries, dropping the entries whose jobs have expired."""
+        if not rows:
+            return []
+        pipe = self._redis.pipeline(transaction=False)
+        for raw_id, _ in rows:
+            pipe.hmget(self._keys.job(raw_id.decode()), _FIELDS)
+        records = await pipe.execute()
+        jobs, expired = [], []
+        for (raw_id, order), raw in zip(rows, records, strict=True):
+            job = _decode(raw_id.decode(), raw)
+            if job is None:
+                expired.append(raw_id)
+            else:
+                jobs.append((job, order))
+        if expired:
+            await self._redis.zrem(index, *expired)
+        return jobs
+
+
+_FIELDS: Final = [
+    "owner",
+    "status",
+    "provider",
+    "model",
+    "attempt",
+    "created_ms",
+    "started_ms",
+    "first_token_ms",
+    "finished_ms",
+    "finish_reason",
+    "usage",
+    "cost_usd",
+    "error",
+    "metadata",
+]
+
+
+def _decode(job_id: str, raw: Sequence[bytes | None]) -> Job | None:
+    values = dict(zip(_FIELDS, raw, strict=True))
+    if values["status"] is None or values["owner"] is None:
+        return None
+
+    def text(name: str) -> str | None:
+        value = values[name]
+        return None if value is None else value.decode()
+
+    def number(name: str) -> int | None:
+        value = values[name]
+        return None if value is None else int(float(value))
+
+    def json(name: str) -> Any:
+        value = values[name]
+        return None if value is None else load(value)
+
+    status: Any = text("status")
+    return Job(
+        id=job_id,
+        owner=text("owner") or "",
+        status=status,
+        provider=text("provider") or "",
+        model=text("model") or "",
+        attempt=number("attempt") or 0,
+        created_ms=number("created_ms") or 0,
+        started_ms=number("started_ms"),
+        first_token_ms=number("first_token_ms"),
+        finished_ms=number("finished_ms"),
+        finish_reason=text("finish_reason"),
+        usage=json("usage"),
+        cost_usd=text("cost_usd"),
+        error=json("error"),
+        metadata=json("metadata") or {},
+    )

@@ -1,0 +1,59 @@
+"""Every key that Rejoin keeps in Redis, in one place. Ids in, names out."""
+
+from dataclasses import dataclass
+
+ARQ_JOB = "arq:job:"
+"""arq's own prefix for a job's payload; arq has no way to change it, job ids are unique enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    prefix: str
+
+    def job(self, job_id: str) -> str:
+        """Hash: the job's record. Lives until the retention after its last event."""
+        return f"{self.prefix}:job:{job_id}"
+
+    def log(self, job_id: str) -> str:
+        """Stream: the job's events, ids `<attempt>-<seq>`. Also the name of the channel that says it grew."""
+        return f"{self.prefix}:log:{job_id}"
+
+    def owner_jobs(self, owner: str) -> str:
+        """Sorted set: an owner's job ids by order of creation."""
+        return f"{self.prefix}:owner:{owner}:jobs"
+
+    @property
+    def created(self) -> str:
+        """Counter: the order of creation."""
+        return f"{self.prefix}:created"
+
+    @property
+    def queue(self) -> str:
+        """Sorted set: arq's queue; waiting jobs only."""
+        return f"{self.prefix}:queue"
+
+    @property
+    def wake(self) -> str:
+        """List: one token a new job, popped by a worker that has a free slot."""
+        return f"{self.prefix}:wake"
+
+    @property
+    def leases(self) -> str:
+        """Sorted set: worker ids by the time at which their lease ends (Redis' clock, ms); 0 is revoked."""
+        return f"{self.prefix}:leases"
+
+    def running(self, worker: str) -> str:
+        """Set: the jobs that a worker holds."""
+        return f"{self.prefix}:running:{worker}"
+
+    def cancels(self, worker: str) -> str:
+        """Set: those of a worker's jobs that somebody wants cancelled."""
+        return f"{self.prefix}:cancels:{worker}"
+
+    def control(self, worker: str) -> str:
+        """Channel: says at once what `cancels` says in the end."""
+        return f"{self.prefix}:control:{worker}"
+
+    def health(self, worker: str) -> str:
+        """String: arq's health line of one worker."""
+        return f"{self.prefix}:health:{worker}"

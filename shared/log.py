@@ -1,0 +1,80 @@
+"""A job's log: a Redis Stream whose entry ids are the events' ids and the readers' cursors."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from shared.events import START, Answer, Entry, EventId, merge
+from shared.keys import Keys
+from shared.redis import Redis, Scripts
+
+PAGE: Final = 2_000
+"""Entries a read: a 2,000-token answer is one round trip, a page of long events stays near a megabyte."""
+
+
+class Append(NamedTuple):
+    """One event on its way into a log."""
+
+    job_id: str
+    id: EventId
+    event: str
+    data: bytes
+
+
+class Log:
+    """Reads and appends; the scripts that start and end attempts write the rest."""
+
+    def __init__(self, redis: Redis, scripts: Scripts, keys: Keys) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._keys = keys
+
+    async def append(self, appends: Sequence[Append]) -> list[bool]:
+        """Append events to any number of logs in one step; False for each that its log refused.
+
+        A log refuses an attempt as soon as a newer one or an end is in it. May be repeated.
+        """
+        args: list[str | bytes] = [self._keys.prefix]
+        for job_id, id, event, data in appends:
+            args += (job_id, f"{id.attempt}-{id.seq}", event, data)
+        keys = [self._keys.log(append.job_id) for append in appends]
+        return [result == 1 for result in await self._scripts.run("append", keys, args)]
+
+    async def read(self, job_id: str, after: EventId, limit: int = PAGE) -> list[Entry]:
+        """Return up to `limit` entries behind the cursor, oldest first."""
+        start = "-" if after == START else f"({after}"
+        return _entries(await self._redis.xrange(self._keys.log(job_id), start, "+", count=limit))
+
+    async def pages(self, job_id: str, after: EventId = START) -> AsyncIterator[list[Entry]]:
+        """Yield all that is behind the cursor now, a page at a time, its neighbouring texts merged."""
+        while entries := await self.read(job_id, after):
+            after = entries[-1].id
+            yield list(merge(entries))
+            if len(entries) < PAGE:
+                return
+
+    async def holds(self, job_id: str, id: EventId) -> bool:
+        """Say whether the log has an entry with exactly this id."""
+        return bool(await self._redis.xrange(self._keys.log(job_id), str(id), str(id), count=1))
+
+    async def last(self, job_id: str) -> Entry | None:
+        """Return the newest entry; None when there is no log."""
+        entries = _entries(await self._redis.xrevrange(self._keys.log(job_id), "+", "-", count=1))
+        return entries[0] if entries else None
+
+    async def answer(self, job_id: str, attempt: int) -> Answer:
+        """Return what the events from this attempt on add up to."""
+        answer = Answer(attempt)
+        cursor = START if attempt == 0 else EventId(attempt, 0)
+        async for page in self.pages(job_id, cursor):
+            for entry in page:
+                answer.add(entry)
+        return answer
+
+
+def _entries(raw: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
+    entries = []
+    for raw_id, fields in raw:
+        attempt, _, seq = raw_id.partition(b"-")
+        ((event, data),) = fields.items()
+        entries.append(Entry(EventId(int(attempt), int(seq)), event.decode(), data))
+    return entries

@@ -1,0 +1,11 @@
+-- Append one event of an attempt. True also when it is there already with the same content: it was appended
+-- before its reply was lost. False when a newer attempt or an end owns the log, or the log is gone.
+local function append(job, log, id, event, data)
+  if add(log, id, event, data) then
+    -- An attempt's `-0` is its opening, so `-1` is the first thing that the provider sent.
+    if string.sub(id, -2) == '-1' then redis.call('HSET', job, 'first_token_ms', now_ms()) end
+    return true
+  end
+  local there = redis.call('XRANGE', log, id, id)[1]
+  return there ~= nil and there[2][1] == event and there[2][2] == data
+end

@@ -1,0 +1,20 @@
+-- Add one event to a log and tell whoever reads it. False when the log is gone or its top is not below `id`.
+-- The channel is named like the log; the message is the id, the event and the data, a line each.
+local function add(log, id, event, data)
+  local added = redis.pcall('XADD', log, 'NOMKSTREAM', id, event, data)
+  if type(added) == 'table' and added.err then
+    if string.find(added.err, 'equal or smaller', 1, true) then return false end
+    return error(added.err)
+  end
+  if not added then return false end
+  redis.call('PUBLISH', log, id .. '\n' .. event .. '\n' .. data)
+  return true
+end
+
+-- The id that comes next in a log, within the attempt at its top.
+local function next_id(log)
+  local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  if not top then return '0-1' end
+  local attempt, seq = string.match(top[1], '^(%d+)-(%d+)$')
+  return attempt .. '-' .. (seq + 1)
+end

@@ -1,0 +1,42 @@
+-- Move waiting jobs from the queue into a worker's hands, each with its next attempt opened in its log.
+-- From that event on, Redis refuses whatever an earlier attempt still writes.
+-- KEYS: queue, wake, leases, the worker's running jobs
+-- ARGV: worker, how many, lease ms, key prefix, arq's job prefix
+-- Returns {lease held (0 or 1), {{id, attempt, request, created ms, started ms, now}, …}, {discarded ids}}.
+local worker, lease_ms, prefix = ARGV[1], tonumber(ARGV[3]), ARGV[4]
+local lease = redis.call('ZSCORE', KEYS[3], worker)
+if not lease or tonumber(lease) == 0 then return {0, {}, {}} end
+
+local now = now_ms()
+redis.call('ZADD', KEYS[3], now + lease_ms, worker)
+local claimed, discarded = {}, {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])) do
+  local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
+  local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason')
+  redis.call('ZREM', KEYS[1], id)
+  if record[1] ~= 'queued' then
+    redis.call('DEL', ARGV[5] .. id)
+    discarded[#discarded + 1] = id
+  else
+    local attempt = record[2] + 1
+    local started = record[5] or now
+    redis.call('HSET', job, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_ms', started)
+    redis.call('HDEL', job, 'first_token_ms', 'restart_reason')
+    redis.call('SADD', KEYS[4], id)
+    if attempt == 1 then
+      add(log, '1-0', 'started', '{"attempt":1,' .. record[6] .. '}')
+    else
+      add(log, attempt .. '-0', 'restarted',
+        '{"attempt":' .. attempt .. ',"reason":"' .. (record[7] or 'worker_lost') .. '",' .. record[6] .. '}')
+    end
+    claimed[#claimed + 1] = {id, attempt, record[3], tonumber(record[4]), tonumber(started), now}
+  end
+end
+
+-- The tokens match the jobs that wait: none for an empty queue, one at least for what this worker left.
+if redis.call('ZCARD', KEYS[1]) == 0 then
+  redis.call('DEL', KEYS[2])
+elseif redis.call('LLEN', KEYS[2]) == 0 then
+  redis.call('LPUSH', KEYS[2], 1)
+end
+return {1, claimed, discarded}

@@ -1,0 +1,9 @@
+-- Prolong a worker's lease, or take a new one out.
+-- KEYS: leases, the worker's cancels
+-- ARGV: worker, lease ms, 1 to take out a new lease
+-- Returns {1, {jobs to cancel}, Redis' ms}, or {0, {}, ms} when the lease was revoked: its jobs belong to others.
+local now = now_ms()
+local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if ARGV[3] ~= '1' and (not lease or tonumber(lease) == 0) then return {0, {}, now} end
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+return {1, redis.call('SMEMBERS', KEYS[2]), now}

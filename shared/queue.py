@@ -1,0 +1,146 @@
+"""arq's queue, claimed by lease: who holds which job, and how it passes on.
+
+Kept from arq: the sorted set, the job's payload under its own key, the payload's format (in JSON). What arq
+does not do is done by scripts: a claimed job leaves the queue, a worker's lease covers all that it holds.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import orjson
+from arq.jobs import serialize_job
+
+from shared.clock import wall_ms
+from shared.keys import ARQ_JOB, Keys
+from shared.log import Append
+from shared.redis import Redis, Scripts
+
+GENERATE: Final = "generate"
+"""The name of the arq function that runs a job. Its only argument is the job's id."""
+
+REAP_AT_ONCE: Final = 100
+"""Jobs a script requeues before it lets other clients in: about a millisecond."""
+
+
+def to_payload(value: dict[str, Any]) -> bytes:
+    """arq's job serializer, in JSON: nothing is ever unpickled."""
+    return orjson.dumps(value)
+
+
+def from_payload(payload: bytes) -> dict[str, Any]:
+    value: dict[str, Any] = orjson.loads(payload)
+    return value
+
+
+def arq_payload(job_id: str) -> bytes:
+    """Return the queue entry of a job, as arq itself would write it."""
+    return serialize_job(GENERATE, (job_id,), {}, None, wall_ms(), serializer=to_payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job in this worker's hands, its next attempt opened in the log. Times are Redis', in ms."""
+
+    worker: str
+    job_id: str
+    attempt: int
+    request: bytes
+    created_ms: int
+    started_ms: int
+    claimed_ms: int
+
+
+class Claims(NamedTuple):
+    lease_held: bool
+    claims: list[Claim]
+    discarded: list[str]
+    """Entries that are no waiting jobs. The record decides, so that no payload is ever trusted."""
+
+
+class Renewal(NamedTuple):
+    lease_held: bool
+    cancels: list[str]
+
+
+class Reaped(NamedTuple):
+    worker: str
+    requeued: int
+    ended: int
+    more: bool
+
+
+class Queue:
+    """One method a state change, each one script."""
+
+    def __init__(self, redis: Redis, scripts: Scripts, keys: Keys) -> None:
+        self._redis = redis
+        self._scripts = scripts
+        self._keys = keys
+
+    async def wait(self, blocking: Redis, longest_s: float) -> None:
+        """Return when a job has come, or after `longest_s`."""
+        await blocking.blpop([self._keys.wake], timeout=longest_s)  # type: ignore[misc, arg-type]
+
+    async def register(self, worker: str, lease_s: float) -> None:
+        """Take out a lease for a worker that holds nothing yet."""
+        await self._renew(worker, lease_s, new=True)
+
+    async def renew(self, worker: str, lease_s: float) -> Renewal:
+        """Prolong the lease on all that the worker holds, and learn what to cancel."""
+        return await self._renew(worker, lease_s, new=False)
+
+    async def _renew(self, worker: str, lease_s: float, *, new: bool) -> Renewal:
+        keys = [self._keys.leases, self._keys.cancels(worker)]
+        held, cancels, _ = await self._scripts.run("renew", keys, [worker, int(lease_s * 1000), int(new)])
+        return Renewal(held == 1, [job_id.decode() for job_id in cancels])
+
+    async def claim(self, worker: str, at_most: int, lease_s: float) -> Claims:
+        """Take waiting jobs out of the queue, open each one's next attempt, prolong the lease."""
+        keys = [self._keys.queue, self._keys.wake, self._keys.leases, self._keys.running(worker)]
+        args = [worker, at_most, int(lease_s * 1000), self._keys.prefix, ARQ_JOB]
+        held, raw_claims, raw_discarded = await self._scripts.run("claim", keys, args)
+        claims = [Claim(worker, raw_id.decode(), *rest) for raw_id, *rest in raw_claims]
+        return Claims(held == 1, claims, [job_id.decode("utf-8", "replace") for job_id in raw_discarded])
+
+    async def held(self, worker: str) -> set[str]:
+        """Return the jobs that the worker holds in Redis' eyes."""
+        return {job_id.decode() for job_id in await self._redis.smembers(self._keys.running(worker))}  # type: ignore[misc]
+
+    async def finish(
+        self,
+        claim: Claim,
+        status: str,
+        appends: list[Append],
+        record: dict[str, Any],
+        retention_s: float,
+    ) -> bool:
+        """End a job: `appends` close its log, the last of them its last event. False when it is not ours any more."""
+        id, worker, keys = claim.job_id, claim.worker, self._keys
+        args: list[Any] = [id, worker, claim.attempt, status, int(retention_s * 1000), len(appends)]
+        for _, event_id, event, data in appends:
+            args += (str(event_id), event, data)
+        for name, value in record.items():
+            args += (name, value)
+        names = [keys.job(id), keys.log(id), ARQ_JOB + id, keys.running(worker), keys.cancels(worker)]
+        return bool(await self._scripts.run("finish", names, args) == 1)
+
+    async def release(self, job_id: str, worker: str, reason: str, attempt: int | None = None) -> bool:
+        """Put a job back in front of the queue without charging an attempt. False when it is not ours any more."""
+        keys = self._keys
+        names = [keys.job(job_id), keys.queue, keys.wake, keys.running(worker), keys.cancels(worker)]
+        args = [job_id, worker, "" if attempt is None else attempt, reason]
+        return bool(await self._scripts.run("release", names, args) == 1)
+
+    async def leave(self, worker: str, reason: str) -> None:
+        """Give back whatever the worker still holds, then its lease."""
+        for job_id in await self.held(worker):
+            await self.release(job_id, worker, reason)
+        await self._redis.zrem(self._keys.leases, worker)
+        await self._redis.delete(self._keys.cancels(worker))
+
+    async def reap(self, max_attempts: int, retention_s: float) -> Reaped:
+        """Take the jobs of one worker whose lease has run out: requeue or end each."""
+        keys = [self._keys.leases, self._keys.queue, self._keys.wake]
+        args = [self._keys.prefix, ARQ_JOB, max_attempts, int(retention_s * 1000), REAP_AT_ONCE]
+        worker, requeued, ended, more = await self._scripts.run("reap", keys, args)
+        return Reaped(worker.decode(), requeued, ended, more == 1)

@@ -1,0 +1,122 @@
+"""Connections to Redis or Valkey, and the scripts that are Rejoin's state changes."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from redis.asyncio import BlockingConnectionPool, Connection, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
+
+REDIS_FAULTS: Final = (RedisError, OSError)
+"""What a command raises when Redis is away, slow, full or refuses."""
+
+CONNECT_TIMEOUT_S: Final = 0.5
+COMMAND_TIMEOUT_S: Final = 0.8
+"""An API process tells its client within a second that Redis is gone (contract §6)."""
+
+MIN_VERSION: Final = (6, 2)
+_LUA: Final = Path(__file__).parent / "lua"
+
+_PRELUDES: Final = {
+    "create": ("_now",),
+    "claim": ("_now", "_log"),
+    "append": ("_now", "_log", "_append"),
+    "renew": ("_now",),
+    "finish": ("_now", "_log", "_append"),
+    "release": (),
+    "cancel": ("_now", "_log", "_end"),
+    "reap": ("_now", "_log", "_end"),
+    "delete": (),
+}
+
+
+def connect(url: str, *, connections: int, command_timeout_s: float = COMMAND_TIMEOUT_S) -> Redis:
+    """Return a client for short commands: few connections, bounded waits.
+
+    A command on a connection that the server has closed is repeated once on a fresh one: every script
+    may run twice, and every other command that we send only reads.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=command_timeout_s,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=command_timeout_s,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+    )
+    return Redis(connection_pool=pool)
+
+
+def connect_blocking(url: str, *, longest_wait_s: float) -> Redis:
+    """Return a client for one blocking read at a time, which may last `longest_wait_s`."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=1,
+        timeout=longest_wait_s,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=longest_wait_s + 2,
+        socket_keepalive=True,
+    )
+    return Redis(connection_pool=pool)
+
+
+def new_connection(url: str) -> Connection:
+    """Return one unpooled connection, not connected yet, that may stay silent for ever: for a subscription."""
+    pool = BlockingConnectionPool.from_url(url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_keepalive=True)
+    connection: Connection = pool.make_connection()  # type: ignore[no-untyped-call]
+    return connection
+
+
+@cache
+def source(name: str) -> str:
+    """Return a script's text, behind the functions that it shares with others."""
+    parts = [*_PRELUDES[name], name]
+    return "\n".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+
+
+class Scripts:
+    """Rejoin's state changes: each one script, atomic, safe to repeat."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self._scripts = {name: redis.register_script(source(name)) for name in _PRELUDES}
+
+    async def run(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        """Run one of them; raise one of REDIS_FAULTS when Redis is away or refuses."""
+        return await self._scripts[name](keys=keys, args=args)
+
+    async def load(self) -> None:
+        """Send the scripts ahead, so that no first job pays for it."""
+        for script in self._scripts.values():
+            await self.redis.script_load(script.script)
+
+
+async def problem(redis: Redis) -> str | None:
+    """Say in one sentence why this server must not be used, or None when it may."""
+    info = await redis.info("server")
+    version = str(info.get("valkey_version") or info.get("redis_version") or "0")
+    if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
+        return f"Redis {version} is too old: 6.2 or later is needed."
+    memory = await redis.info("memory")
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        return f"maxmemory-policy is {policy}: Redis may drop jobs; set it to noeviction."
+    return None
+
+
+__all__ = [
+    "REDIS_FAULTS",
+    "ConnectionError",
+    "Redis",
+    "RedisError",
+    "Scripts",
+    "TimeoutError",
+    "connect",
+    "connect_blocking",
+    "new_connection",
+    "problem",
+    "source",
+]

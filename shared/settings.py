@@ -1,0 +1,187 @@
+"""Every setting of API and worker, read from the environment or `.env`, checked before anything starts."""
+
+import hashlib
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+ENV_FILE = ".env"
+OUR_PREFIX = "REJOIN_"
+
+OWNER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
+PROVIDER_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+
+
+class ProviderConfig(BaseModel):
+    """One provider under one name: which SDK speaks to it, where, with which key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["openai", "anthropic", "demo"]
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    models: list[str] = []
+    """What the page and `GET /v1/models` offer; any other model may be asked for all the same."""
+
+
+BUILT_IN_PROVIDERS = ("openai", "anthropic", "demo")
+
+
+def hash_key(key: str) -> bytes:
+    """Return what is kept of an API key: its SHA-256."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _split_keys(value: object) -> object:
+    """Turn ``owner:key,owner:key`` into hashes by owner; the keys themselves are not kept."""
+    if not isinstance(value, str):
+        return value
+    keys: dict[bytes, str] = {}
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        owner, colon, key = part.partition(":")
+        if not colon or not key:
+            raise ValueError("expected owner:key,owner:key")
+        keys[hash_key(key)] = owner
+    return keys
+
+
+def _split_list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _check_redis_url(value: str) -> str:
+    if urlsplit(value).scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("expected redis://, rediss:// or unix://")
+    return value
+
+
+def _check_origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc or value != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError("expected exact origins such as https://app.example.com")
+    return value
+
+
+Owner = Annotated[str, Field(pattern=OWNER_PATTERN)]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+ProviderName = Annotated[str, Field(pattern=PROVIDER_PATTERN)]
+
+
+class Settings(BaseSettings):
+    """What the operator decides. Names in the environment are the aliases; seconds end in `_s`."""
+
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, extra="ignore", populate_by_name=True, frozen=True, env_ignore_empty=True
+    )
+
+    redis_url: Annotated[str, AfterValidator(_check_redis_url)] = Field(
+        "redis://127.0.0.1:6379/0", alias="REDIS_URL", repr=False
+    )
+    key_prefix: str = Field("rejoin", alias="REJOIN_KEY_PREFIX", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
+    """Stands before every key in Redis, so that several deployments can share a server."""
+
+    openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
+    anthropic_api_key: SecretStr | None = Field(None, alias="ANTHROPIC_API_KEY")
+    anthropic_base_url: str | None = Field(None, alias="ANTHROPIC_BASE_URL")
+    more_providers: dict[ProviderName, ProviderConfig] = Field({}, alias="REJOIN_PROVIDERS")
+
+    api_keys: Annotated[dict[bytes, Owner], NoDecode, BeforeValidator(_split_keys)] = Field(
+        {}, alias="REJOIN_API_KEYS", repr=False
+    )
+    auth: Literal["required", "off"] = Field("required", alias="REJOIN_AUTH")
+    secret: SecretStr | None = Field(None, alias="REJOIN_SECRET", min_length=16)
+
+    max_jobs: PositiveInt = Field(200, alias="REJOIN_MAX_JOBS", le=10_000)
+    lease_s: PositiveFloat = Field(5, alias="REJOIN_LEASE_S", ge=0.2, le=3600)
+    max_attempts: PositiveInt = Field(3, alias="REJOIN_MAX_ATTEMPTS")
+    retention_s: PositiveFloat = Field(3600, alias="REJOIN_RETENTION_S")
+    first_token_timeout_s: PositiveFloat = Field(60, alias="REJOIN_FIRST_TOKEN_TIMEOUT_S")
+    idle_timeout_s: PositiveFloat = Field(60, alias="REJOIN_IDLE_TIMEOUT_S")
+    job_timeout_s: PositiveFloat = Field(600, alias="REJOIN_JOB_TIMEOUT_S")
+    heartbeat_s: PositiveFloat = Field(10, alias="REJOIN_HEARTBEAT_S")
+
+    rate_limit: PositiveInt = Field(600, alias="REJOIN_RATE_LIMIT")
+    max_active_jobs: PositiveInt = Field(100, alias="REJOIN_MAX_ACTIVE_JOBS")
+    max_streams: PositiveInt = Field(100, alias="REJOIN_MAX_STREAMS")
+    max_queue: PositiveInt = Field(10_000, alias="REJOIN_MAX_QUEUE")
+    max_body_bytes: PositiveInt = Field(1_048_576, alias="REJOIN_MAX_BODY_BYTES")
+    cors_origins: Annotated[list[Origin], NoDecode, BeforeValidator(_split_list)] = Field(
+        [], alias="REJOIN_CORS_ORIGINS"
+    )
+    prices: str | None = Field(None, alias="REJOIN_PRICES")
+    worker_port: int = Field(0, alias="REJOIN_WORKER_PORT", ge=0, le=65_535)
+
+    @model_validator(mode="after")
+    def _reserve_names(self) -> Self:
+        taken = sorted(set(self.more_providers) & set(BUILT_IN_PROVIDERS))
+        if taken:
+            raise ValueError(f"REJOIN_PROVIDERS: {taken[0]!r} is built in, choose another name")
+        return self
+
+    def providers(self) -> dict[str, ProviderConfig]:
+        """Return every provider that a job may name."""
+        return {
+            "openai": ProviderConfig(kind="openai", base_url=self.openai_base_url, api_key=self.openai_api_key),
+            "anthropic": ProviderConfig(
+                kind="anthropic", base_url=self.anthropic_base_url, api_key=self.anthropic_api_key
+            ),
+            "demo": ProviderConfig(kind="demo", models=["tour"]),
+            **self.more_providers,
+        }
+
+    def ticket_secret(self) -> bytes:
+        """Return what signs stream tickets; random per process where none is set and none is needed."""
+        return self.secret.get_secret_value().encode() if self.secret else secrets.token_bytes(32)
+
+
+ENV_NAMES: dict[str, str] = {name: field.alias or name for name, field in Settings.model_fields.items()}
+
+
+def _unknown_names(environ: Mapping[str, str | None]) -> list[str]:
+    known = set(ENV_NAMES.values())
+    return sorted(name for name in environ if name.upper().startswith(OUR_PREFIX) and name.upper() not in known)
+
+
+def _in_one_line(error: ValidationError) -> str:
+    """Name the first setting that is wrong, without its value: it may be a secret."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = [str(part) for part in first["loc"]]
+    if not where:
+        return first["msg"].removeprefix("Value error, ")
+    name = ENV_NAMES.get(where[0], where[0])
+    return f"{'.'.join([name, *where[1:]])}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def load_settings(role: Literal["api", "worker"]) -> Settings:
+    """Read the settings or end the process with one line that names the one that is wrong."""
+    if unknown := _unknown_names({**dotenv_values(ENV_FILE), **os.environ}):
+        sys.exit(f"rejoin: {unknown[0]} is not a setting")
+    try:
+        settings = Settings()  # pyright: ignore[reportCallIssue]  (every field has a default)
+    except ValidationError as error:
+        sys.exit(f"rejoin: {_in_one_line(error)}")
+    except SettingsError as error:
+        field = str(error).split('"')[1] if '"' in str(error) else "settings"
+        sys.exit(f"rejoin: {ENV_NAMES.get(field, field)}: not valid JSON")
+    if role == "api" and settings.auth == "required" and settings.secret is None:
+        sys.exit("rejoin: REJOIN_SECRET is required unless REJOIN_AUTH=off")
+    return settings

@@ -1,0 +1,250 @@
+"""One attempt at a job, as a pipe: open → generate → finish."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Final
+
+from shared import events
+from shared.clock import mono_s
+from shared.events import dump
+from shared.prices import Usage
+from shared.queue import Claim
+from shared.requests import JobRequest
+from worker.failures import Failure, Silence, explain, failure, is_stale_connection
+from worker.providers.base import Finish, Provider
+from worker.writer import AttemptLog, Writer
+
+logger = logging.getLogger(__name__)
+
+CLOSE_S: Final = 2.0
+"""How long a provider may take to close its connection before the attempt goes on without it."""
+
+
+class Stop(StrEnum):
+    """Why somebody ends an attempt before its provider does. arq has one CancelledError for all of these."""
+
+    CANCEL = "cancel"
+    HAND_OVER = "hand_over"
+    LOST = "lost"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    JOB_TIMEOUT = "job_timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    finish: Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """The worker stops: the job goes back in front of the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The job belongs to somebody else: nothing more may be written."""
+
+
+Outcome = Completed | Failed | Cancelled | HandedOver | Lost
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ends a job: its status, its last event, the fields of its record."""
+
+    status: str
+    event: str
+    data: bytes
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    first_token_s: float
+    idle_s: float
+    job_s: float
+
+
+class Attempt:
+    """Runs one provider call into one log. It is the provider's sink itself: one hop a token.
+
+    Anybody may `stop` it at any time; the first reason counts, but for LOST, which always does.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        request: JobRequest,
+        provider: Callable[[], Provider],
+        writer: Writer,
+        timeouts: Timeouts,
+    ) -> None:
+        self.claim = claim
+        self.request = request
+        self.log: AttemptLog = writer.open(claim.job_id, claim.attempt, lambda: self.stop(Stop.LOST))
+        self._provider = provider
+        self._writer = writer
+        self._timeouts = timeouts
+        self._call: asyncio.Task[Finish] | None = None
+        self._stop: Stop | None = None
+        self._opened_s = mono_s()
+        self._first_token_s: float | None = None
+        self._heard_s = self._opened_s
+        run_before_s = (claim.claimed_ms - claim.started_ms) / 1000
+        self._job_deadline_s = self._opened_s + timeouts.job_s - run_before_s
+
+    # What the provider writes to.
+
+    @property
+    def full(self) -> bool:
+        return self._writer.full
+
+    async def room(self) -> None:
+        """Wait until the worker can hold more; Redis' absence is not the provider's silence."""
+        await self._writer.room()
+        self._heard_s = mono_s()
+
+    def text(self, text: str) -> None:
+        self._hear()
+        self.log.text(text)
+
+    def reasoning(self, text: str) -> None:
+        self._hear()
+        self.log.reasoning(text)
+
+    def _hear(self) -> None:
+        self._heard_s = mono_s()
+        if self._first_token_s is None:
+            self._first_token_s = self._heard_s
+
+    # What the worker does with it.
+
+    def stop(self, why: Stop) -> None:
+        """End the provider call for this reason and close its connection."""
+        if self._stop is None or why is Stop.LOST:
+            self._stop = why
+            if self._call is not None:
+                self._call.cancel()
+
+    def watch(self, now_s: float) -> None:
+        """Stop the attempt when one of its three clocks has run out."""
+        if now_s > self._job_deadline_s:
+            self.stop(Stop.JOB_TIMEOUT)
+        elif self._first_token_s is None:
+            if now_s > self._opened_s + self._timeouts.first_token_s:
+                self.stop(Stop.FIRST_TOKEN_TIMEOUT)
+        elif now_s > self._heard_s + self._timeouts.idle_s and not self._writer.full:
+            self.stop(Stop.IDLE_TIMEOUT)
+
+    async def generate(self) -> Outcome:
+        """Call the provider until it ends or somebody stops the attempt; never raises but when cancelled itself."""
+        try:
+            finish = await self._call_provider()
+        except asyncio.CancelledError:
+            if self._stop is None:
+                raise
+        except Exception as error:
+            if self._stop is None:
+                return self._failed(error)
+        else:
+            return Completed(finish)
+        match self._stop:
+            case Stop.CANCEL:
+                return Cancelled()
+            case Stop.HAND_OVER:
+                return HandedOver()
+            case Stop.LOST:
+                return Lost()
+            case _:
+                return Failed(failure(self._stop.value))
+
+    async def _call_provider(self) -> Finish:
+        """Make the call; once more, at once, when the connection was stale before the provider saw anything."""
+        for last_try in (False, True):
+            if self._stop is not None:
+                raise asyncio.CancelledError
+            self._call = asyncio.create_task(self._provider().generate(self.request, self))
+            try:
+                await asyncio.shield(self._call)
+                return self._call.result()
+            except asyncio.CancelledError:
+                await self._close_call()
+                raise
+            except Exception as error:
+                if last_try or self.log.started or not is_stale_connection(error):
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _close_call(self) -> None:
+        """Wait for the provider's connection to be closed, not for ever."""
+        assert self._call is not None
+        self._call.cancel()
+        done, _ = await asyncio.wait([self._call], timeout=CLOSE_S)
+        if done and not self._call.cancelled():
+            self._call.exception()
+
+    def _failed(self, error: Exception) -> Failed:
+        why = explain(error)
+        if why.code == "internal_error" and not isinstance(error, Silence):
+            logger.exception("job %s attempt %d failed", self.claim.job_id, self.claim.attempt)
+        return Failed(why)
+
+    def ending(self, outcome: Completed | Failed | Cancelled, cost: Callable[[Usage], Decimal | None]) -> Ending:
+        """Return how the job ends with this outcome."""
+        usage = outcome.finish.usage if isinstance(outcome, Completed) else None
+        usage = usage or self._estimate()
+        cost_usd = cost(usage)
+        usage_json = usage.model_dump()
+        record: dict[str, Any] = {"usage": dump(usage_json)}
+        if cost_usd is not None:
+            record["cost_usd"] = format(cost_usd, "f")
+        match outcome:
+            case Completed(finish):
+                record["finish_reason"] = finish.reason
+                data = {
+                    "finish_reason": finish.reason,
+                    "provider": self.request.provider,
+                    "model": self.request.model,
+                    "usage": usage_json,
+                    "cost_usd": None if cost_usd is None else float(cost_usd),
+                    "ttft_ms": self._since_created_ms(self._first_token_s),
+                    "duration_ms": self._since_created_ms(mono_s()),
+                    "parsed": None,
+                }
+                return Ending("completed", events.COMPLETED, dump(data), record)
+            case Failed(why):
+                error = {"code": why.code, "message": why.message, "retryable": why.retryable}
+                record["error"] = dump(error)
+                return Ending("failed", events.FAILED, dump({**error, "usage": usage_json}), record)
+            case Cancelled():
+                return Ending("cancelled", events.CANCELLED, dump({"usage": usage_json}), record)
+
+    def _since_created_ms(self, moment_s: float | None) -> int | None:
+        """Count from the POST: Redis' clock up to the claim, ours from there. No clock is compared with another."""
+        if moment_s is None:
+            return None
+        waited_ms = self.claim.claimed_ms - self.claim.created_ms
+        return waited_ms + round((moment_s - self._opened_s) * 1000)
+
+    def _estimate(self) -> Usage:
+        """Guess what the provider did not tell: four characters a token."""
+        return Usage(
+            input_tokens=self.request.input_estimate(),
+            output_tokens=-(-self.log.characters // 4),
+            estimated=True,
+        )

@@ -1,0 +1,163 @@
+"""arq's Worker, woken by the queue and claiming by lease.
+
+Kept from arq: the queue and its format, the function registry, the task table, the health line, cron, signals'
+entry. Replaced: polling (252 ms to start a job; here 3), jobs that run on in the queue (an idle worker never
+started the 101st), the in-progress key (a killed worker's job waited 310 s), exits when Redis blinks, and one
+CancelledError for abort, timeout and deploy alike.
+"""
+
+import asyncio
+import logging
+import random
+import signal
+from typing import Any, Final
+
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+
+from shared.queue import GENERATE, Claim, from_payload, to_payload
+from shared.redis import REDIS_FAULTS, connect_blocking
+from worker.attempt import Attempt
+from worker.workshop import Workshop
+
+logger = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0
+"""Longest wait for a wake-up before the queue is looked at all the same."""
+
+HEALTH_S: Final = 10
+FINISH_S: Final = 8.0
+"""How long a stopping worker waits for its attempts to be handed over before it leaves them to its lease."""
+
+
+async def generate(ctx: dict[str, Any], job_id: str) -> None:
+    """The arq function behind every job. The job's record and log say the rest."""
+    workshop: Workshop = ctx["workshop"]
+    await workshop.run(ctx["attempt"])
+
+
+class LeaseWorker(Worker):
+    """One worker process: claims jobs as slots are free, runs each in a task."""
+
+    def __init__(self, workshop: Workshop, *, handle_signals: bool = True) -> None:
+        self.workshop = workshop
+        self._blocking = connect_blocking(workshop.settings.redis_url, longest_wait_s=LOOK_S)
+        self._stopping = asyncio.Event()
+        self._slot_freed = asyncio.Event()
+        self._claim_lost = False
+        super().__init__(
+            functions=[func(generate, name=GENERATE)],
+            queue_name=workshop.keys.queue,
+            redis_pool=ArqRedis(
+                workshop.redis.connection_pool,
+                job_serializer=to_payload,
+                job_deserializer=from_payload,
+                default_queue_name=workshop.keys.queue,
+            ),
+            max_jobs=workshop.settings.max_jobs,
+            job_serializer=to_payload,
+            job_deserializer=from_payload,
+            ctx={"workshop": workshop},
+            health_check_interval=HEALTH_S,
+            handle_signals=handle_signals,
+        )
+
+    async def main(self) -> None:
+        """Run until a signal, then hand over."""
+        await self.workshop.open()
+        self.health_check_key = self.workshop.keys.health(self.workshop.lease.worker)
+        logger.info("worker %s is ready for %d jobs at once", self.workshop.lease.worker, self.max_jobs)
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._poll_iteration()
+                    await self._until_work()
+                except REDIS_FAULTS as error:
+                    logger.warning("queue not read (%s)", type(error).__name__)
+                    await asyncio.sleep(random.uniform(0.05, 0.3))
+        finally:
+            await self._leave()
+
+    async def _poll_iteration(self) -> None:
+        """Claim as many jobs as there are free slots."""
+        free = self.max_jobs - len(self.tasks)
+        if free > 0:
+            if self._claim_lost:
+                await self.workshop.release_forgotten()
+                self._claim_lost = False
+            self._claim_lost = True
+            lease = self.workshop.lease
+            claims = await self.workshop.queue.claim(lease.worker, free, self.workshop.settings.lease_s)
+            self._claim_lost = False
+            for claim in claims.claims:
+                self._start(claim)
+            for entry in claims.discarded:
+                logger.warning("queue entry %.64r is no waiting job: dropped", entry)
+        await self.heart_beat()
+
+    async def _until_work(self) -> None:
+        """Wait for a new job while a slot is free, else for a slot; a signal ends either."""
+        wait = self._slot_freed.wait() if len(self.tasks) >= self.max_jobs else self._wake_up()
+        self._slot_freed.clear()
+        waiting, stopping = asyncio.ensure_future(wait), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((waiting, stopping), timeout=LOOK_S * 2, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+        finally:
+            waiting.cancel()
+            stopping.cancel()
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
+
+    async def _wake_up(self) -> None:
+        await self.workshop.queue.wait(self._blocking, LOOK_S)
+
+    def _start(self, claim: Claim) -> None:
+        attempt = self.workshop.begin(claim)
+        task = asyncio.create_task(self._run(attempt))
+        self.tasks[claim.job_id] = task
+        task.add_done_callback(lambda _: self._free(claim.job_id, task))
+
+    def _free(self, job_id: str, task: asyncio.Task[Any]) -> None:
+        if self.tasks.get(job_id) is task:
+            del self.tasks[job_id]
+        self._slot_freed.set()
+
+    async def _run(self, attempt: Attempt) -> None:
+        job_id = attempt.claim.job_id
+        ctx = {**self.ctx, "job_id": job_id, "job_try": attempt.claim.attempt, "attempt": attempt}
+        try:
+            await self.functions[GENERATE].coroutine(ctx, job_id)
+        except Exception:
+            self.jobs_failed += 1
+            logger.exception("job %s: the attempt could not be settled", job_id)
+        else:
+            self.jobs_complete += 1
+
+    def handle_sig(self, signum: signal.Signals) -> None:
+        """Begin to leave; a second signal changes nothing."""
+        if not self._stopping.is_set():
+            logger.info("stopping on %s, handing over %d jobs", signal.Signals(signum).name, len(self.tasks))
+            self._stopping.set()
+
+    async def _leave(self) -> None:
+        """Hand over what runs, wait for it, give the lease back."""
+        self.workshop.hand_over()
+        if self.tasks:
+            await asyncio.wait(self.tasks.values(), timeout=FINISH_S)
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        await self._blocking.aclose()
+        await self.workshop.close()
+
+    async def close(self) -> None:
+        """Nothing is left to do: `main` leaves in order, also when it is cancelled."""
+        self._pool = None
+
+
+async def serve(workshop: Workshop, *, handle_signals: bool = True) -> None:
+    """Run one worker until it is told to stop."""
+    worker = LeaseWorker(workshop, handle_signals=handle_signals)
+    await worker.async_run()
+    await worker.close()

@@ -1,0 +1,128 @@
+"""The worker's lease: one timer keeps it for all jobs of the worker, and judges other workers' leases."""
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from shared.clock import mono_s
+from shared.keys import Keys
+from shared.queue import Queue
+from shared.redis import REDIS_FAULTS
+from shared.subscriber import Subscriber
+
+logger = logging.getLogger(__name__)
+
+RENEWALS: Final = 3
+"""Renewals a lease: two may get lost before it runs out."""
+
+REAP_S: Final = 0.5
+"""Between two looks at other workers' leases: what a takeover takes longer than the lease, at most."""
+
+
+class Lease:
+    """Holds one worker's lease and learns what to cancel: at once by message, in any case by renewal."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        subscriber: Subscriber,
+        keys: Keys,
+        lease_s: float,
+        on_cancel: Callable[[str], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.worker = ""
+        self._queue = queue
+        self._subscriber = subscriber
+        self._keys = keys
+        self._lease_s = lease_s
+        self._on_cancel = on_cancel
+        self._on_lost = on_lost
+        self._renewed_s: float | None = None
+        self._steady_since_s = mono_s()
+        self._renew_now = asyncio.Event()
+
+    async def take(self, redis_up_s: float) -> None:
+        """Take out a lease under a new name. `redis_up_s`: how long Redis has been there for everybody."""
+        if self.worker:
+            self._subscriber.unsubscribe(self._keys.control(self.worker))
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        await self._queue.register(self.worker, self._lease_s)
+        self._renewed_s = mono_s()
+        self._steady_since_s = self._renewed_s - min(redis_up_s, self._lease_s)
+        await self._subscriber.subscribe(self._keys.control(self.worker), self)
+
+    @property
+    def steady(self) -> bool:
+        """Say whether this worker may judge others: it has been in touch with Redis for one lease without a gap.
+
+        After an outage every lease looks expired, and the owners are still there.
+        """
+        now_s = mono_s()
+        in_touch = self._renewed_s is not None and now_s - self._renewed_s < self._lease_s
+        return in_touch and now_s - self._steady_since_s >= self._lease_s
+
+    def message(self, payload: bytes) -> None:
+        self._on_cancel(payload.decode())
+
+    def gap(self) -> None:
+        self._renew_now.set()
+
+    async def keep(self) -> None:
+        """Renew for ever. A lease that was revoked is reported, and a new one taken out for what comes next."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._renew_now.wait(), self._lease_s / RENEWALS)
+            self._renew_now.clear()
+            try:
+                await self._renew()
+            except REDIS_FAULTS as error:
+                logger.warning("lease not renewed (%s)", type(error).__name__)
+                self._renewed_s = None
+                await asyncio.sleep(min(0.25, self._lease_s / 10))
+                self._renew_now.set()
+
+    async def _renew(self) -> None:
+        renewal = await self._queue.renew(self.worker, self._lease_s)
+        now_s = mono_s()
+        if self._renewed_s is None or now_s - self._renewed_s > self._lease_s:
+            self._steady_since_s = now_s
+        self._renewed_s = now_s
+        if not renewal.lease_held:
+            logger.warning("lease of %s was revoked: its jobs run elsewhere", self.worker)
+            self._on_lost()
+            await self.take(0)
+        for job_id in renewal.cancels:
+            self._on_cancel(job_id)
+
+
+class Reaper:
+    """Takes over the jobs of workers that have fallen silent. Runs in every worker; the script lets one act."""
+
+    def __init__(self, queue: Queue, lease: Lease, max_attempts: int, retention_s: float) -> None:
+        self._queue = queue
+        self._lease = lease
+        self._max_attempts = max_attempts
+        self._retention_s = retention_s
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(REAP_S * random.uniform(0.5, 1))
+            if not self._lease.steady:
+                continue
+            try:
+                await self._reap()
+            except REDIS_FAULTS as error:
+                logger.warning("leases not looked at (%s)", type(error).__name__)
+
+    async def _reap(self) -> None:
+        while (reaped := await self._queue.reap(self._max_attempts, self._retention_s)).worker:
+            logger.warning(
+                "worker %s is gone: %d jobs requeued, %d ended", reaped.worker, reaped.requeued, reaped.ended
+            )

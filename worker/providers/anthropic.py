@@ -1,0 +1,103 @@
+"""Anthropic messages, and every server that speaks them."""
+
+from contextlib import aclosing
+from typing import Any, Final
+
+from anthropic import AsyncAnthropic, DefaultAioHttpClient
+
+from shared.events import load
+from shared.prices import Usage
+from shared.requests import JobRequest
+from shared.settings import ProviderConfig
+from worker.providers import http
+from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated
+
+DEFAULT_MAX_TOKENS: Final = 4096
+"""Anthropic's API requires a limit; every model of today accepts this one."""
+
+REASONS: Final = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+class AnthropicProvider:
+    """Streams `POST /v1/messages`, through the SDK's request and over its aiohttp transport."""
+
+    def __init__(self, config: ProviderConfig, max_jobs: int) -> None:
+        key = config.api_key.get_secret_value() if config.api_key else None
+        if key is None and config.base_url is None:
+            raise NotConfigured
+        self._client = AsyncAnthropic(
+            # Given always: without one the SDK looks for credentials on the disk.
+            api_key=key or "none",
+            base_url=config.base_url,
+            max_retries=0,
+            timeout=http.timeouts(),
+            http_client=DefaultAioHttpClient(timeout=http.timeouts(), limits=http.limits(max_jobs)),
+        )
+
+    async def generate(self, request: JobRequest, sink: Sink) -> Finish:
+        reason = ""
+        usage: dict[str, Any] = {}
+        create = self._client.messages.with_streaming_response.create
+        async with create(**_parameters(request)) as response, aclosing(http.events(response, sink)) as stream:
+            async for event in stream:
+                if event.event == b"content_block_delta":
+                    delta = load(event.data)["delta"]
+                    if delta["type"] == "text_delta":
+                        sink.text(delta["text"])
+                    elif delta["type"] == "thinking_delta":
+                        sink.reasoning(delta["thinking"])
+                elif event.event == b"message_start":
+                    usage.update(load(event.data)["message"].get("usage") or {})
+                elif event.event == b"message_delta":
+                    message = load(event.data)
+                    reason = message["delta"].get("stop_reason") or reason
+                    # Cumulative: what it names replaces what the start said.
+                    usage.update({k: v for k, v in (message.get("usage") or {}).items() if v is not None})
+                elif event.event == b"message_stop":
+                    await http.drain(stream)
+                    return Finish(REASONS.get(reason, reason or "stop"), _usage(usage))
+                elif event.event == b"error":
+                    raise StreamError(str((load(event.data).get("error") or {}).get("type") or "error"))
+        raise Truncated
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _parameters(request: JobRequest) -> dict[str, Any]:
+    system = [request.system] if request.system is not None else []
+    system += [message.text() for message in request.messages if message.role == "system"]
+    optional = {
+        "system": "\n\n".join(system) or None,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "stop_sequences": request.stop or None,
+    }
+    return {
+        "model": request.model,
+        "messages": [
+            {"role": message.role, "content": message.text()}
+            for message in request.messages
+            if message.role != "system"
+        ],
+        "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
+        "stream": True,
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def _usage(raw: dict[str, Any]) -> Usage:
+    """Add up Anthropic's figures: what it read from and wrote to its cache comes on top of `input_tokens`."""
+    cached = raw.get("cache_read_input_tokens") or 0
+    return Usage(
+        input_tokens=(raw.get("input_tokens") or 0) + cached + (raw.get("cache_creation_input_tokens") or 0),
+        cached_input_tokens=cached,
+        output_tokens=raw.get("output_tokens") or 0,
+    )

@@ -1,0 +1,62 @@
+"""What a provider is to the rest of the worker."""
+
+from typing import NamedTuple, Protocol
+
+from shared.prices import Usage
+from shared.requests import JobRequest
+
+
+class Sink(Protocol):
+    """Takes what a provider sends, as it comes."""
+
+    @property
+    def full(self) -> bool:
+        """Say whether to wait for `room()` before reading on."""
+
+    async def room(self) -> None:
+        """Wait until more can be taken."""
+
+    def text(self, text: str) -> None:
+        """Take a piece of the answer."""
+
+    def reasoning(self, text: str) -> None:
+        """Take a piece of the thinking that the provider shows."""
+
+
+class Finish(NamedTuple):
+    """How a provider ended an answer that is whole."""
+
+    reason: str
+    """`stop`, `length`, `tool_calls`, `content_filter`, or the provider's own word."""
+    usage: Usage | None
+    """None when the provider sent no figure."""
+
+
+class Provider(Protocol):
+    """One provider's API. Cancelling `generate` closes the connection of the call, also while it is silent."""
+
+    async def generate(self, request: JobRequest, sink: Sink) -> Finish:
+        """Run one call; return only when the provider has said that the answer is whole.
+
+        One call is one request: nothing is retried in here. Raises what the SDK raises, `StreamError` for an
+        error that comes in mid-stream, `Truncated` for a stream that ends without its end marker.
+        """
+
+    async def close(self) -> None:
+        """Give back all connections."""
+
+
+class StreamError(Exception):
+    """An error event in mid-stream, after HTTP 200. `kind` is the provider's own type or code."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+class Truncated(Exception):
+    """The stream ended cleanly, without the marker that the answer is whole."""
+
+
+class NotConfigured(Exception):
+    """This worker has no such provider, or no key for it."""

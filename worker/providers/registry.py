@@ -1,0 +1,41 @@
+"""The providers of this worker, by the names that jobs use."""
+
+from shared.settings import ProviderConfig, Settings
+from worker.providers.anthropic import AnthropicProvider
+from worker.providers.base import NotConfigured, Provider
+from worker.providers.demo import DemoProvider
+from worker.providers.openai import OpenAIProvider
+
+
+def _make(config: ProviderConfig, max_jobs: int) -> Provider:
+    match config.kind:
+        case "openai":
+            return OpenAIProvider(config, max_jobs)
+        case "anthropic":
+            return AnthropicProvider(config, max_jobs)
+        case "demo":
+            return DemoProvider()
+
+
+class Providers:
+    def __init__(self, settings: Settings) -> None:
+        self._providers: dict[str, Provider] = {}
+        for name, config in settings.providers().items():
+            try:
+                self._providers[name] = _make(config, settings.max_jobs)
+            except NotConfigured:
+                continue
+
+    def get(self, name: str) -> Provider:
+        """Return a provider, or raise NotConfigured."""
+        try:
+            return self._providers[name]
+        except KeyError:
+            raise NotConfigured from None
+
+    def names(self) -> list[str]:
+        return list(self._providers)
+
+    async def close(self) -> None:
+        for provider in self._providers.values():
+            await provider.close()

@@ -1,0 +1,179 @@
+"""What all attempts of one worker share, and the way each of them goes."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from shared.clock import mono_s
+from shared.keys import Keys
+from shared.log import Log
+from shared.prices import Prices
+from shared.queue import Claim, Queue
+from shared.redis import REDIS_FAULTS, Redis, Scripts, connect, problem
+from shared.requests import JobRequest
+from shared.settings import Settings
+from shared.subscriber import Subscriber
+from worker.attempt import Attempt, HandedOver, Lost, Outcome, Stop, Timeouts
+from worker.leases import Lease, Reaper
+from worker.providers.registry import Providers
+from worker.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+WATCH_S: Final = 0.1
+"""Resolution of the attempts' clocks."""
+
+COMMAND_TIMEOUT_S: Final = 5.0
+"""Workers wait for Redis; only API processes have a client to tell."""
+
+RETRY_LONGEST_S: Final = 1.0
+MAX_EARLY_CANCELS: Final = 1_000
+
+
+class Workshop:
+    """Opened once a worker; runs any number of attempts at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.key_prefix)
+        self.redis: Redis = connect(settings.redis_url, connections=4, command_timeout_s=COMMAND_TIMEOUT_S)
+        self._scripts = Scripts(self.redis)
+        self.queue = Queue(self.redis, self._scripts, self.keys)
+        self._log = Log(self.redis, self._scripts, self.keys)
+        self._writer = Writer(self._log)
+        self._prices = Prices.read(settings.prices)
+        self._subscriber = Subscriber(settings.redis_url)
+        self.lease = Lease(
+            self.queue, self._subscriber, self.keys, settings.lease_s, on_cancel=self._cancel, on_lost=self._lose_all
+        )
+        self._reaper = Reaper(self.queue, self.lease, settings.max_attempts, settings.retention_s)
+        self.providers = Providers(settings)
+        self.attempts: dict[str, Attempt] = {}
+        self._early_cancels: set[str] = set()
+        """Cancels that overtook the reply to their job's claim; a renewal repeats what is forgotten here."""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Wait for Redis, take out the lease, start the timers."""
+        await self._until_redis_answers()
+        await self._subscriber.start()
+        uptime_s = float((await self.redis.info("server")).get("uptime_in_seconds", 0))
+        await self.lease.take(uptime_s)
+        coroutines = (self._writer.run(), self.lease.keep(), self._reaper.run(), self._watch())
+        self._tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+
+    async def close(self) -> None:
+        """Give everything back: held jobs first, connections last."""
+        for task in self._tasks[1:]:
+            task.cancel()
+        try:
+            await self.queue.leave(self.lease.worker, "worker_stopped")
+        except REDIS_FAULTS as error:
+            logger.warning("left without a word (%s): the lease runs out by itself", type(error).__name__)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._subscriber.stop()
+        await self.providers.close()
+        await self.redis.aclose()
+
+    def begin(self, claim: Claim) -> Attempt:
+        """Take a claimed job in hand, so that whoever cancels it finds it from this moment on."""
+        attempt = self._attempt(claim)
+        self.attempts[claim.job_id] = attempt
+        if claim.job_id in self._early_cancels:
+            attempt.stop(Stop.CANCEL)
+        return attempt
+
+    async def run(self, attempt: Attempt) -> None:
+        """Bring an attempt to its end, or to where somebody else goes on with the job."""
+        try:
+            await self._settle(attempt, await attempt.generate())
+        finally:
+            if self.attempts.get(attempt.claim.job_id) is attempt:
+                del self.attempts[attempt.claim.job_id]
+
+    def hand_over(self) -> None:
+        """Stop every attempt so that other workers go on with the jobs."""
+        for attempt in list(self.attempts.values()):
+            attempt.stop(Stop.HAND_OVER)
+
+    async def release_forgotten(self) -> None:
+        """Put back what Redis thinks we hold and we do not: claimed by a script whose reply was lost."""
+        for job_id in await self.queue.held(self.lease.worker) - set(self.attempts):
+            logger.warning("job %s was claimed but its claim got lost: it waits again", job_id)
+            await self.queue.release(job_id, self.lease.worker, "worker_stopped")
+
+    def _attempt(self, claim: Claim) -> Attempt:
+        settings, request = self.settings, JobRequest.model_validate_json(claim.request)
+        timeouts = Timeouts(
+            settings.first_token_timeout_s,
+            settings.idle_timeout_s,
+            min(request.timeout_s or settings.job_timeout_s, settings.job_timeout_s),
+        )
+        return Attempt(claim, request, lambda: self.providers.get(request.provider), self._writer, timeouts)
+
+    async def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Write the end, or pass the job on, until Redis has taken it."""
+        log, claim = attempt.log, attempt.claim
+        await self._writer.settle(log)
+        if isinstance(outcome, Lost) or log.refused:
+            return
+        if isinstance(outcome, HandedOver):
+            if rest := log.take(whole=True):
+                await self._insist(lambda: self._log.append(rest))
+            await self._insist(lambda: self.queue.release(claim.job_id, claim.worker, "worker_stopped", claim.attempt))
+            return
+        request = attempt.request
+        ending = attempt.ending(outcome, lambda usage: self._prices.cost_usd(request.provider, request.model, usage))
+        appends = log.close(ending.event, ending.data)
+        retention_s = self.settings.retention_s
+        await self._insist(lambda: self.queue.finish(claim, ending.status, appends, ending.record, retention_s))
+
+    async def _insist(self, change: Callable[[], Awaitable[object]]) -> None:
+        """Repeat a state change until Redis has answered; every one may be repeated."""
+        delay_s = 0.05
+        while True:
+            try:
+                await change()
+                return
+            except REDIS_FAULTS as error:
+                logger.warning("an end waits for Redis (%s)", type(error).__name__)
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1))
+            delay_s = min(delay_s * 2, RETRY_LONGEST_S)
+
+    def _cancel(self, job_id: str) -> None:
+        if (attempt := self.attempts.get(job_id)) is not None:
+            attempt.stop(Stop.CANCEL)
+        elif len(self._early_cancels) < MAX_EARLY_CANCELS:
+            self._early_cancels.add(job_id)
+
+    def _lose_all(self) -> None:
+        for attempt in list(self.attempts.values()):
+            attempt.stop(Stop.LOST)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            self._early_cancels.clear()
+            now_s = mono_s()
+            for attempt in list(self.attempts.values()):
+                attempt.watch(now_s)
+
+    async def _until_redis_answers(self) -> None:
+        """Wait for a Redis that may be used; say what is wrong meanwhile."""
+        delay_s = 0.05
+        while True:
+            try:
+                why = await problem(self.redis)
+                if why is None:
+                    await self._scripts.load()
+                    return
+            except REDIS_FAULTS as error:
+                why = f"Redis does not answer ({type(error).__name__})."
+            if delay_s > 0.5:
+                logger.warning("waiting: %s", why)
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1))
+            delay_s = min(delay_s * 2, RETRY_LONGEST_S)
