@@ -4,6 +4,8 @@ One connection for all logs, and per job one look-up a message, however many str
 """
 
 import asyncio
+import random
+from collections.abc import Callable
 from typing import Final
 
 from api.relay import Reader
@@ -15,6 +17,9 @@ from shared.subscriber import Subscriber
 
 TICK_S: Final = 0.25
 """Resolution of heartbeats."""
+
+EXIT_SPREAD_S: Final = 1.0
+"""Over how long a process that is told to exit ends its streams: its readers do not all come back at once."""
 
 
 class Watch:
@@ -38,11 +43,14 @@ class Watch:
 
 
 class Hub:
-    def __init__(self, log: Log, subscriber: Subscriber, keys: Keys, heartbeat_s: float) -> None:
+    def __init__(
+        self, log: Log, subscriber: Subscriber, keys: Keys, heartbeat_s: float, exiting: Callable[[], bool]
+    ) -> None:
         self._log = log
         self._subscriber = subscriber
         self._keys = keys
         self._heartbeat_s = heartbeat_s
+        self._exiting = exiting
         self._watches: dict[str, Watch] = {}
         self._ticker: asyncio.Task[None] | None = None
 
@@ -78,16 +86,21 @@ class Hub:
             del self._watches[reader.job_id]
             self._subscriber.unsubscribe(self._keys.log(reader.job_id))
 
-    def end_all(self) -> None:
-        """End every stream of this process; the clients come back to another one."""
+    def end_all(self, spread_s: float = 0) -> None:
+        """End every stream of this process, spread over a while; the clients come back to another process."""
+        loop = asyncio.get_running_loop()
         for watch in self._watches.values():
             for reader in watch.readers:
-                reader.end()
+                loop.call_later(random.uniform(0, spread_s), reader.end)
 
     async def _tick(self) -> None:
-        """Nudge the readers that have been quiet for a heartbeat."""
+        """Nudge the readers that have been quiet for a heartbeat; see the server's exit coming."""
+        ending = False
         while True:
             await asyncio.sleep(min(TICK_S, self._heartbeat_s / 4))
+            if not ending and self._exiting():
+                ending = True
+                self.end_all(EXIT_SPREAD_S)
             quiet_since_s = mono_s() - self._heartbeat_s
             for watch in self._watches.values():
                 for reader in watch.readers:

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from api import problems
+from api import access_log, problems
 from api.routes import events, health, jobs, models, page
 from api.state import State
 from shared.redis import REDIS_FAULTS
@@ -34,6 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
         await here.redis.aclose()
 
     app = FastAPI(title="Rejoin", version="0.1.0", summary="Generation that outlives the connection", lifespan=lifespan)
+    access_log.install()
     problems.install(app)
     if settings.cors_origins:
         app.add_middleware(

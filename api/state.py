@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from sse_starlette.sse import AppStatus
 from starlette.requests import HTTPConnection
 
 from api.access import Access
@@ -36,9 +37,14 @@ class State:
         redis = connect(settings.redis_url, connections=CONNECTIONS)
         scripts = Scripts(redis)
         jobs, log = Jobs(redis, scripts, keys), Log(redis, scripts, keys)
-        hub = Hub(log, Subscriber(settings.redis_url), keys, settings.heartbeat_s)
+        hub = Hub(log, Subscriber(settings.redis_url), keys, settings.heartbeat_s, exiting)
         prices = Prices.read(settings.prices)
         return cls(settings, redis, scripts, jobs, log, hub, Access(settings, jobs), prices)
+
+
+def exiting() -> bool:
+    """Say whether the server has been told to exit: uvicorn tells no stream of it, sse-starlette notices."""
+    return AppStatus.should_exit
 
 
 def state(connection: HTTPConnection) -> State:

@@ -1,5 +1,6 @@
 """A job's record and the state changes that clients may cause: create, cancel, delete."""
 
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ LIVE_TTL_S: Final = 7 * 86_400
 """A live job's keys expire all the same, should everything that could end it be gone for good."""
 
 ID_PREFIX: Final = "job_"
+_ID: Final = re.compile(r"job_[0-9a-f]{32}")
 
 NO_USAGE: Final = {"input_tokens": 0, "cached_input_tokens": 0, "output_tokens": 0, "estimated": False}
 
@@ -139,6 +141,8 @@ class Jobs:
 
     async def get(self, job_id: str) -> Job:
         """Return a job's record, or raise JobNotFound."""
+        if not _ID.fullmatch(job_id):
+            raise JobNotFound
         raw = await self._redis.hmget(self._keys.job(job_id), _FIELDS)  # type: ignore[misc]
         job = _decode(job_id, raw)
         if job is None:

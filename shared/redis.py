@@ -38,13 +38,11 @@ def connect(url: str, *, connections: int, command_timeout_s: float = COMMAND_TI
     A command on a connection that the server has closed is repeated once on a fresh one: every script
     may run twice, and every other command that we send only reads.
     """
-    pool = BlockingConnectionPool.from_url(
+    pool = _pool(
         url,
         max_connections=connections,
         timeout=command_timeout_s,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
         socket_timeout=command_timeout_s,
-        socket_keepalive=True,
         retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
     )
     return Redis(connection_pool=pool)
@@ -52,22 +50,20 @@ def connect(url: str, *, connections: int, command_timeout_s: float = COMMAND_TI
 
 def connect_blocking(url: str, *, longest_wait_s: float) -> Redis:
     """Return a client for one blocking read at a time, which may last `longest_wait_s`."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=1,
-        timeout=longest_wait_s,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=longest_wait_s + 2,
-        socket_keepalive=True,
-    )
+    pool = _pool(url, max_connections=1, timeout=longest_wait_s, socket_timeout=longest_wait_s + 2)
     return Redis(connection_pool=pool)
 
 
 def new_connection(url: str) -> Connection:
     """Return one unpooled connection, not connected yet, that may stay silent for ever: for a subscription."""
-    pool = BlockingConnectionPool.from_url(url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_keepalive=True)
-    connection: Connection = pool.make_connection()  # type: ignore[no-untyped-call]
+    connection: Connection = _pool(url).make_connection()  # type: ignore[no-untyped-call]
     return connection
+
+
+def _pool(url: str, **options: Any) -> BlockingConnectionPool:
+    if not url.startswith("unix:"):
+        options["socket_keepalive"] = True
+    return BlockingConnectionPool.from_url(url, socket_connect_timeout=CONNECT_TIMEOUT_S, **options)
 
 
 @cache

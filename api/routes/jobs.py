@@ -21,7 +21,7 @@ from shared.requests import JobRequest
 
 router = APIRouter()
 
-JobId = Annotated[str, Path(max_length=64, description="As in the answer to `POST /v1/jobs`.")]
+JobId = Annotated[str, Path(description="As in the answer to `POST /v1/jobs`.")]
 
 CREATE_S: Final = 0.95
 """A client that cannot be served learns so within a second."""

@@ -1,0 +1,62 @@
+# One command a wish, the same for people, hooks and CI. Needs Python 3.11 or later, make and a shell.
+
+# The first Python that is new enough and can make a virtual environment; `make PYTHON=… install` overrides.
+CAN_VENV := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c '$(CAN_VENV)' 2>/dev/null && echo $$p && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Extra arguments for run and test: make test ARGS="-k relay -x"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+install: $(STAMP) ## Set up .venv from requirements.txt
+
+# The stamp is newer than the lock only after a whole install, so a broken one is repeated and a second one is free.
+$(STAMP): requirements.txt
+	@if ! $(BIN)/python -c '$(CAN_VENV)' 2>/dev/null; then \
+		if [ -z "$(PYTHON)" ]; then \
+			echo "No Python 3.11 or later with venv found (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; fi; \
+		echo "Creating $(VENV) with $(PYTHON)"; \
+		"$(PYTHON)" -m venv --clear $(VENV); \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+run: install ## Run everything on http://127.0.0.1:8000 (Valkey, API, worker)
+	@exec $(BIN)/python deploy/run.py $(ARGS)
+
+test: install ## Run every test against a real Valkey
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## Check style, types and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Put the code into its shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# uv resolves for every platform at once, which pip cannot; it lives only as long as this recipe. Pins that still fit are
+# kept: `make lock UPGRADE=1` takes the newest of everything.
+lock: ## Renew requirements.txt from pyproject.toml (UPGRADE=1: newest versions)
+	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	"$(PYTHON)" -m venv "$$tmp"; \
+	"$$tmp/bin/pip" install --quiet --disable-pip-version-check uv; \
+	"$$tmp/bin/uv" pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet \
+		$(if $(UPGRADE),--upgrade) --output-file requirements.txt
+
+clean: ## Remove .venv and caches; .data stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.*' -not -path './node_modules/*' -exec rm -rf {} +
