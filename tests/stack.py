@@ -113,6 +113,10 @@ class Process:
         assert self._process is not None
         self._process.send_signal(signum)
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
     async def exit_code(self) -> int:
         assert self._process is not None
         return await self._process.wait()

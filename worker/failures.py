@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 import anthropic
 import httpx2
 import openai
-from aiohttp import ClientError
 
 from worker.providers.base import NotConfigured, StreamError, Truncated
 from worker.providers.sse import EventTooLarge
+from worker.providers.transport import StaleConnection
 
 
 class Failure(NamedTuple):
@@ -108,13 +108,13 @@ def explain(error: BaseException) -> Failure:
             return failure(KINDS.get(error.kind, "provider_error"))
         case openai.APIStatusError() | anthropic.APIStatusError():
             return _by_status(error)
-        case openai.APITimeoutError() | anthropic.APITimeoutError() if not is_stale_connection(error):
+        case openai.APITimeoutError() | anthropic.APITimeoutError():
             return failure("provider_timeout")
         case openai.APIConnectionError() | anthropic.APIConnectionError():
             return failure("provider_unreachable")
         case httpx2.TimeoutException():
             return failure("provider_timeout")
-        case httpx2.HTTPError() | ClientError() | OSError():
+        case httpx2.HTTPError() | OSError():
             return failure("provider_unreachable")
         case openai.APIError() | anthropic.APIError() | EventTooLarge() | ValueError() | LookupError() | TypeError():
             return failure("provider_protocol")
@@ -122,15 +122,8 @@ def explain(error: BaseException) -> Failure:
 
 
 def is_stale_connection(error: BaseException) -> bool:
-    """Say whether a kept-alive connection was closed under us at the moment of its reuse.
-
-    It shows up as an APITimeoutError caused by `ConnectTimeout: Can not write request body`, at once
-    (28 of 512 calls under load). The provider never saw the request, so repeating it is free.
-    """
-    cause = error.__cause__
-    return isinstance(error, openai.APIConnectionError | anthropic.APIConnectionError) and isinstance(
-        cause, httpx2.ConnectTimeout | httpx2.RemoteProtocolError | httpx2.WriteError
-    )
+    """Say whether a kept-alive connection was closed at the moment of its reuse: repeating the call is safe."""
+    return isinstance(error.__cause__, StaleConnection)
 
 
 def _by_status(error: openai.APIStatusError | anthropic.APIStatusError) -> Failure:

@@ -131,21 +131,22 @@ function ask(/** @type {Answer} */ answer) {
 
 /** Submit an answer's job; after a reload in mid-POST again, which the key makes harmless. */
 async function post(/** @type {Answer} */ answer) {
-  try {
-    const accepted = await submit(answer.model, messagesBefore(answer), answer.id);
-    const current = turns.find((turn) => turn.id === answer.id); // another tab may have caused a new object
-    if (current?.role !== 'assistant') return void cancel(accepted.cancel_url).catch(() => {});
-    current.job = { id: accepted.id, cancel_url: accepted.cancel_url };
-    saveTurns(turns);
-    watch(current, accepted.events_url);
-    if (current.stopping) requestCancel(current);
-  } catch (error) {
-    const current = turns.find((turn) => turn.id === answer.id);
-    if (leaving || current?.role !== 'assistant') return;
-    if (error instanceof Refused) giveUp(current, 'failed', error.message, error.passing);
+  const posted = await submit(answer.model, messagesBefore(answer), answer.id).catch((error) => error);
+  // By now another tab may have caused a new object for this answer, or a new chat dropped it.
+  const current = turns.find((turn) => turn.id === answer.id);
+  const dropped = current?.role !== 'assistant';
+  if (posted instanceof Error) {
+    if (dropped || leaving) return;
+    if (posted instanceof Refused) giveUp(current, 'failed', posted.message, posted.passing);
     else giveUp(current, 'failed', 'The server cannot be reached.');
-    settle(current);
+    return settle(current);
   }
+  const job = { id: posted.id, cancel_url: posted.cancel_url };
+  if (dropped) return requestCancel({ ...answer, job });
+  current.job = job;
+  saveTurns(turns);
+  watch(current, posted.events_url);
+  if (current.stopping) requestCancel(current);
 }
 
 function messagesBefore(/** @type {Answer} */ answer) {
@@ -270,16 +271,15 @@ async function fillModels() {
   for (let tries = 0; ; tries++) {
     try {
       const models = await fetchModels();
-      if (models.length === 0) throw new Error('No model is configured');
       modelSelect.replaceChildren(...models.map((id) => new Option(id, id)));
       const kept = loadModel();
-      modelSelect.value = kept !== null && models.includes(kept) ? kept : models[0];
+      if (kept !== null && models.includes(kept)) modelSelect.value = kept;
       if (waitingForModels) send();
       return;
     } catch (error) {
       const passing = !(error instanceof Refused) || error.passing;
-      const why = error instanceof TypeError ? 'The server cannot be reached' : /** @type {Error} */ (error).message;
-      modelSelect.replaceChildren(new Option(passing ? `${why}; trying again…` : why, ''));
+      const why = error instanceof Refused ? error.message : 'The server cannot be reached.';
+      modelSelect.replaceChildren(new Option(passing ? `${why} Trying again…` : why, ''));
       if (!passing) return;
       await new Promise((resolve) => setTimeout(resolve, backoffMs(tries, error)));
     }

@@ -18,7 +18,8 @@
  * @property {(error: Refused) => void} onRefused  there is nothing to read any more: the job is forgotten, or not ours
  */
 
-export const LAST_EVENTS = ['completed', 'failed', 'cancelled'];
+const TIMEOUT_MS = 30_000; // the API itself gives up after a second or two
+const LAST_EVENTS = ['completed', 'failed', 'cancelled'];
 const EVENTS = ['queued', 'started', 'token', 'reasoning', 'tool_call', 'restarted', 'snapshot', ...LAST_EVENTS];
 
 /** The API, or whatever stands before it, has said no. `message` is for people. */
@@ -28,22 +29,13 @@ export class Refused extends Error {
     super(message);
     this.status = status;
     this.retryAfterMs = retryAfterMs;
-  }
-
-  /** Another try may go through. */
-  get passing() {
-    return this.status === 408 || this.status === 429 || this.status >= 500;
+    this.passing = status === 408 || status === 429 || status >= 500; // another try may go through
   }
 }
 
-/**
- * Fetch JSON; raise Refused for an error status, and TypeError (fetch's own) when no answer came.
- *
- * @param {string} url
- * @param {RequestInit} [options]
- */
-async function call(url, options) {
-  const response = await fetch(url, { cache: 'no-store', ...options });
+/** Fetch JSON; raise Refused for an error status, and whatever fetch raises when no answer came. */
+async function call(/** @type {string} */ url, /** @type {RequestInit} */ options = {}) {
+  const response = await fetch(url, { cache: 'no-store', signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
   const body = await response.json().catch(() => null);
   if (response.ok && body !== null) return body;
   const retryAfterMs = 1000 * (Number(response.headers.get('Retry-After')) || 0);

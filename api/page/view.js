@@ -156,7 +156,7 @@ export class AnswerView {
       case 'cancelled':
         return 'Stopped';
       case 'lost':
-        return 'Not kept any more';
+        return 'No longer available';
     }
   }
 }

@@ -77,7 +77,7 @@ async def test_a_queue_entry_that_is_no_job_is_dropped_and_the_worker_lives(bare
     client = bare.client()
     evil = b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R."
     await bare.redis.set(f"arq:job:{bare.prefix}-evil", evil, ex=60)
-    entries = {f"{bare.prefix}-evil": 1, "job_unknown": 2, b"\xff\xfe\x00": 3, "": 4}
+    entries = {f"{bare.prefix}-evil".encode(): 1, b"job_unknown": 2, b"\xff\xfe\x00": 3, b"": 4}
     await bare.redis.zadd(bare.keys.queue, entries)
     job_id = await client.submit()
     await bare.worker()

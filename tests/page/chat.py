@@ -1,9 +1,11 @@
 """The page as its user sees it: by role and name, never by id or class."""
 
+import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Request, Route, expect
 
 from tests.stack import Stack
 
@@ -24,6 +26,9 @@ class Chat:
         """What the browser complains about: a faulty script, a breach of the policy, a failed request."""
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.posts: list[Request] = []
+        """Every request that asked for a job."""
+        page.on("request", lambda request: self.posts.append(request) if _asks(request) else None)
         self.log = page.get_by_role("log")
         self.prompt = page.get_by_role("textbox")
         self.send = page.get_by_role("button", name="Send", exact=True)
@@ -51,6 +56,10 @@ class Chat:
         for text in texts:
             await expect(self.answer).to_contain_text(text, timeout=timeout_s * 1000)
 
+    async def reads(self, text: str, status: str, target: str = TARGET) -> None:
+        """Wait until `text` is all that the newest answer says, between its model's name and its status."""
+        await self.shows(f"{target}{text}{status}")
+
     async def lacks(self, text: str) -> None:
         await expect(self.answer).not_to_contain_text(text)
 
@@ -59,6 +68,21 @@ class Chat:
         await expect(self.send).to_be_enabled()
         await expect(self.stop).to_be_disabled()
 
+    async def stream(self, *streams: Sequence[tuple[str, str, dict[str, Any]]] | int) -> None:
+        """Answer the next requests for events with these (id, event, data), or this status; then let all pass."""
+        left = list(streams)
+
+        async def answer(route: Route) -> None:
+            if not left:
+                await route.continue_()
+            elif isinstance(stream := left.pop(0), int):
+                await route.fulfill(status=stream)
+            else:
+                lines = [f"event: {event}\ndata: {json.dumps(data)}\nid: {id}\n\n" for id, event, data in stream]
+                await route.fulfill(body="retry: 1\n" + "".join(lines), content_type="text/event-stream")
+
+        await self.page.route("**/v1/jobs/*/events?*", answer)
+
     def forgive(self, text: str) -> None:
         """Drop complaints with `text`, which the test itself has caused; there must be one."""
         rest = [error for error in self.errors if text not in error]
@@ -66,6 +90,5 @@ class Chat:
         self.errors = rest
 
 
-def frames(events: Sequence[tuple[str, str, str]]) -> str:
-    """Write (id, event, data) as a stream does."""
-    return "".join(f"event: {event}\ndata: {data}\nid: {id}\n\n" for id, event, data in events)
+def _asks(request: Request) -> bool:
+    return request.method == "POST" and request.url.endswith("/v1/jobs")

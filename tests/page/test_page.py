@@ -1,22 +1,27 @@
-"""The page in a real browser, against API, worker and a scripted provider: what a user sees, and what the provider got."""
+"""The page in a real browser, against API, worker and a scripted provider: what a user sees, what the provider gets."""
 
 import asyncio
 import json
 import re
 import signal
+from typing import Any
 
 import pytest
 from playwright.async_api import Route, expect
 
 from tests.client import Client
-from tests.page.chat import MODEL, TARGET, Chat, frames
+from tests.page.chat import MODEL, TARGET, Chat
 from tests.page.conftest import OpenChat
-from tests.provider import Finish, HttpError, Reasoning, Silence, Text, Tokens, ToolCall, Usage, Wait
+from tests.provider import HttpError, Reasoning, Silence, Text, Tokens, Usage, Wait
 from tests.stack import Stack, eventually
 
 JOBS = "**/v1/jobs"
-EVENTS = "**/v1/jobs/*/events?*"
-NO_JOB = "status of 404"
+BEGUN: list[tuple[str, str, dict[str, Any]]] = [
+    ("0-1", "queued", {"position": 1}),
+    ("1-0", "started", {"attempt": 1, "provider": "openai", "model": MODEL}),
+]
+HOSTILE = '<img src=x onerror="window.hacked = 1"><script>window.hacked = 1</script><b>&amp;</b>'
+HOSTILE_ELEMENTS = "img, script, b"
 
 
 # --- Send ---
@@ -149,12 +154,12 @@ async def test_a_reload_in_mid_answer_shows_the_whole_answer_and_goes_on(stack: 
     await chat.say("Count")
     await chat.shows("one two three")
     await chat.page.reload()
-    await chat.shows("one two three", "Rejoined")
+    await chat.reads("one two three", "Rejoined")
     await expect(chat.log).to_contain_text("Count")
     gate.open()
-    await chat.shows("one two three four five", "Completed")
+    await chat.reads("one two three four five", "Completed")
     await chat.page.reload()
-    await chat.shows("one two three four five", "Completed")
+    await chat.reads("one two three four five", "Completed")
     await chat.is_idle()
     assert len(stack.provider.calls) == 1
 
@@ -166,7 +171,7 @@ async def test_stop_works_after_a_reload(stack: Stack, chat: Chat) -> None:
     await chat.page.reload()
     await chat.stop.click()
     await stack.provider.calls[0].closed()
-    await chat.shows("Hel", "Stopped")
+    await chat.reads("Hel", "Stopped")
     await chat.is_idle()
 
 
@@ -180,26 +185,29 @@ async def test_an_answer_that_ended_meanwhile_is_shown_whole(stack: Stack, chat:
     (job,) = (await client.http.get("/v1/jobs")).json()["data"]
     await client.until(job["id"], "completed")
     await chat.open()
-    await chat.shows("Hello", "Completed", "attempt")
+    await chat.reads("Hello", "Completed")
     await chat.is_idle()
 
 
-async def test_a_reload_before_the_api_has_answered_asks_once(stack: Stack, chat: Chat, client: Client) -> None:
+async def test_a_reload_before_the_api_has_answered_asks_again_with_the_same_key(stack: Stack, chat: Chat) -> None:
     stack.provider.script(MODEL, Text("Hello"))
     accepted = asyncio.Event()
 
-    async def lose_the_answer(route: Route) -> None:
-        await route.fetch()
-        accepted.set()
+    async def hold_the_first_answer(route: Route) -> None:
+        if accepted.is_set():
+            await route.continue_()
+        else:
+            await route.fetch()
+            accepted.set()
 
-    await chat.page.route(JOBS, lose_the_answer)
+    await chat.page.route(JOBS, hold_the_first_answer)
     await chat.say("Hi")
     await accepted.wait()
-    await chat.page.unroute(JOBS)
     await chat.page.reload()
     await chat.shows("Hello", "Completed")
-    assert len((await client.http.get("/v1/jobs")).json()["data"]) == 1
-    assert len(stack.provider.calls) == 1
+    first, second = chat.posts
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    assert first.post_data == second.post_data
 
 
 async def test_a_job_that_is_no_longer_kept_leaves_what_had_arrived(stack: Stack, chat: Chat, client: Client) -> None:
@@ -211,8 +219,8 @@ async def test_a_job_that_is_no_longer_kept_leaves_what_had_arrived(stack: Stack
     await client.cancel(job["id"])
     await client.http.delete(f"/v1/jobs/{job['id']}")
     await chat.open()
-    await chat.shows("Hel", "Not kept any more")
-    chat.forgive(NO_JOB)
+    await chat.shows("Hel", "No longer available")
+    chat.forgive("status of 404")
     await chat.is_idle()
     stack.provider.script(MODEL, Text("Still here"))
     await chat.say("Hi")
@@ -260,7 +268,7 @@ async def test_a_restart_drops_what_the_lost_attempt_wrote(bare: Stack, open_cha
     gate.open()
     await chat.shows("a whole answer", "Completed", "2 attempts".replace(" ", "\u00a0"))
     await chat.page.reload()
-    await chat.shows("begins it anew", "a whole answer", "Completed")
+    await chat.shows("begins it anew.a whole answerCompleted")
 
 
 async def test_a_failure_is_told_in_plain_words_and_can_be_tried_again(stack: Stack, chat: Chat) -> None:
@@ -272,7 +280,7 @@ async def test_a_failure_is_told_in_plain_words_and_can_be_tried_again(stack: St
     await chat.is_idle()
 
 
-async def test_a_post_without_an_answer_is_tried_again_with_the_same_key(stack: Stack, chat: Chat) -> None:
+async def test_a_post_without_an_answer_is_tried_again_with_the_same_key(chat: Chat) -> None:
     async def lose_the_answer(route: Route) -> None:
         await route.fetch()
         await route.abort()
@@ -284,34 +292,51 @@ async def test_a_post_without_an_answer_is_tried_again_with_the_same_key(stack: 
     await chat.again.click()
     await chat.shows("Completed")
     await expect(chat.answers).to_have_count(1)
-    assert len(stack.provider.calls) == 1
+    first, second = chat.posts
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    assert first.post_data == second.post_data
 
 
-async def test_reasoning_is_folded_and_a_tool_call_is_plain(stack: Stack, chat: Chat) -> None:
-    call = ToolCall("call_1", "get_weather", ['{"city": ', '"Lisbon"}'])
-    stack.provider.script(MODEL, Reasoning("Let me "), Reasoning("think."), Text("I ask."), call, Finish("tool_calls"))
-    await chat.say("Weather?")
-    await chat.shows("I ask.", "Tool call: get_weather", '{"city": "Lisbon"}', "the model asks for a tool")
+async def test_reasoning_is_folded(stack: Stack, chat: Chat) -> None:
+    stack.provider.script(MODEL, Reasoning("Let me "), Reasoning("think."), Text("So."))
+    await chat.say("Why?")
+    await chat.shows("So.", "Completed")
     thought = chat.answer.get_by_text("Let me think.")
     await expect(thought).to_be_hidden()
     await chat.answer.get_by_text("Reasoning", exact=True).click()
     await expect(thought).to_be_visible()
 
 
-async def test_a_snapshot_replaces_everything_before_it(stack: Stack, chat: Chat) -> None:
-    snapshot = {"attempt": 1, "text": "the right text", "reasoning": "", "tool_calls": []}
-    events = [
-        ("0-1", "queued", '{"position": 1}'),
-        ("1-0", "started", f'{{"attempt": 1, "provider": "openai", "model": "{MODEL}"}}'),
-        ("1-1", "token", '{"text": "a wrong text"}'),
-        ("1-5", "snapshot", json.dumps(snapshot)),
-        ("1-6", "token", '{"text": " and more"}'),
-        ("1-7", "failed", '{"code": "x", "message": "Enough.", "retryable": true, "usage": null}'),
-    ]
-    await chat.page.route(EVENTS, lambda route: route.fulfill(body=frames(events), content_type="text/event-stream"))
+async def test_tool_calls_are_shown_plainly(chat: Chat) -> None:
+    end = {"provider": "openai", "model": MODEL, "usage": None, "cost_usd": None, "ttft_ms": 1, "duration_ms": 2}
+    await chat.stream(
+        [
+            *BEGUN,
+            ("1-1", "tool_call", {"index": 0, "id": "a", "name": "get_weather", "arguments": '{"city": '}),
+            ("1-2", "tool_call", {"index": 1, "id": "b", "name": HOSTILE, "arguments": json.dumps(HOSTILE)}),
+            ("1-3", "tool_call", {"index": 0, "arguments": '"Lisbon"}'}),
+            ("1-4", "completed", {**end, "finish_reason": "tool_calls", "parsed": None}),
+        ]
+    )
+    await chat.say("Weather?")
+    await chat.shows("Tool call: get_weather", '{"city": "Lisbon"}', "the model asks for a tool")
+    await chat.shows(f"Tool call: {HOSTILE}", json.dumps(HOSTILE))
+    assert await chat.log.locator(HOSTILE_ELEMENTS).count() == 0
+
+
+async def test_a_snapshot_replaces_everything_before_it(chat: Chat) -> None:
+    await chat.stream(
+        [
+            *BEGUN,
+            ("1-1", "token", {"text": "a wrong text"}),
+            ("1-5", "snapshot", {"attempt": 1, "text": "the right text", "reasoning": "", "tool_calls": []}),
+            ("1-6", "token", {"text": " and more"}),
+            ("1-7", "failed", {"code": "x", "message": "Enough.", "retryable": True, "usage": None}),
+        ]
+    )
     await chat.say("Hi")
-    await chat.shows("the right text and more", "Enough.", "another try may work")
-    await chat.lacks("a wrong text")
+    await chat.reads("the right text and more", "Enough.")
+    await chat.shows("another try may work")
 
 
 # --- The network ---
@@ -321,53 +346,36 @@ async def test_a_refused_stream_is_opened_again_behind_the_last_event(stack: Sta
     """EventSource gives up for good at any status but 200: here a proxy's 503 after a cut connection."""
     gate = stack.provider.gate()
     stack.provider.script(MODEL, Wait(gate), Text("Hello"))
-    begun = "retry: 1\n" + frames(
-        [
-            ("0-1", "queued", '{"position": 1}'),
-            ("1-0", "started", f'{{"attempt": 1, "provider": "openai", "model": "{MODEL}"}}'),
-        ]
-    )
-    tries: list[str] = []
-    await gate_and_answer(chat, begun, tries)
-    await chat.say("Hi")
-    await gate.reached()
-    await chat.shows("Connection lost")
+    await chat.stream(BEGUN, 503)
+    async with chat.page.expect_request(re.compile("[?&]last_event_id=1-0$")):
+        await chat.say("Hi")
+        await chat.shows("Connection lost")
+    await chat.shows("Waiting for the first token")
     gate.open()
-    await chat.shows("Hello", "Completed")
+    await chat.reads("Hello", "Completed")
     chat.forgive("status of 503")
-    assert "last_event_id" not in tries[0]
-    assert "last_event_id=1-0" in tries[2]
 
 
-async def gate_and_answer(chat: Chat, begun: str, tries: list[str]) -> None:
-    """Cut the first stream behind `begun`, refuse the second, let all others pass."""
-
-    async def answer(route: Route) -> None:
-        tries.append(route.request.url)
-        if len(tries) == 1:
-            await route.fulfill(body=begun, content_type="text/event-stream")
-        elif len(tries) == 2:
-            await route.fulfill(status=503, body="Service Unavailable")
-        else:
-            await route.continue_()
-
-    await chat.page.route(EVENTS, answer)
+async def test_a_stream_that_has_nothing_more_to_say_gives_way_to_the_job(stack: Stack, chat: Chat) -> None:
+    """204 is how the server stops an EventSource: the page then asks for the job itself."""
+    stack.provider.script(MODEL, Text("Hello"))
+    await chat.stream(BEGUN, 204, 204, 204)
+    await chat.say("Hi")
+    await chat.shows("Hello", "Completed", "1\u00a0attempt")
+    await chat.is_idle()
 
 
 # --- Rendering ---
 
 
 async def test_hostile_text_is_shown_as_text(stack: Stack, chat: Chat) -> None:
-    hostile = '<img src=x onerror="window.hacked = 1"><script>window.hacked = 1</script><b>&amp;</b>'
-    stack.provider.script(
-        MODEL, Reasoning(hostile), Text(hostile), ToolCall("c", hostile, json.dumps(hostile)), Finish("tool_calls")
-    )
-    await chat.say(hostile)
-    await chat.shows(hostile, f"Tool call: {hostile}", "Completed")
-    await expect(chat.log.get_by_role("article", name="You")).to_have_text(hostile)
+    stack.provider.script(MODEL, Reasoning(HOSTILE), Text(HOSTILE))
+    await chat.say(HOSTILE)
+    await chat.shows(HOSTILE * 2, "Completed")
+    await expect(chat.log.get_by_role("article", name="You")).to_have_text(HOSTILE)
     await chat.page.reload()
-    await chat.shows(hostile, "Completed")
-    assert await chat.log.locator("img, script, b").count() == 0
+    await chat.shows(HOSTILE * 2, "Completed")
+    assert await chat.log.locator(HOSTILE_ELEMENTS).count() == 0
     assert await chat.page.evaluate("() => window.hacked") is None
 
 
@@ -408,7 +416,7 @@ async def eventually_near_zero(chat: Chat, expression: str) -> None:
 @pytest.mark.parametrize("width", [320, 375, 1280])
 async def test_nothing_runs_out_of_the_window(stack: Stack, chat: Chat, width: int) -> None:
     await chat.page.set_viewport_size({"width": width, "height": 600})
-    stack.provider.script(MODEL, Text("long" * 400), ToolCall("c", "tool" * 50, "9" * 800), Finish("tool_calls"))
+    stack.provider.script(MODEL, Reasoning("deep" * 200), Text("long" * 400))
     await chat.say("word" * 200)
     await chat.shows("Completed")
     assert await chat.page.evaluate("() => document.documentElement.scrollWidth") <= width

@@ -3,7 +3,8 @@
 from contextlib import aclosing
 from typing import Any, Final
 
-from anthropic import AsyncAnthropic, DefaultAioHttpClient
+import httpx2
+from anthropic import AsyncAnthropic
 
 from shared.events import load
 from shared.prices import Usage
@@ -28,7 +29,7 @@ REASONS: Final = {
 class AnthropicProvider:
     """Streams `POST /v1/messages`, through the SDK's request and over its aiohttp transport."""
 
-    def __init__(self, config: ProviderConfig, max_jobs: int) -> None:
+    def __init__(self, config: ProviderConfig, transport: httpx2.AsyncBaseTransport) -> None:
         key = config.api_key.get_secret_value() if config.api_key else None
         if key is None and config.base_url is None:
             raise NotConfigured
@@ -37,8 +38,8 @@ class AnthropicProvider:
             api_key=key or "none",
             base_url=config.base_url,
             max_retries=0,
-            timeout=http.timeouts(),
-            http_client=DefaultAioHttpClient(timeout=http.timeouts(), limits=http.limits(max_jobs)),
+            timeout=None,
+            http_client=http.client(transport),
         )
 
     async def generate(self, request: JobRequest, sink: Sink) -> Finish:
@@ -74,12 +75,9 @@ class AnthropicProvider:
 def _parameters(request: JobRequest) -> dict[str, Any]:
     system = [request.system] if request.system is not None else []
     system += [message.text() for message in request.messages if message.role == "system"]
-    optional = {
-        "system": "\n\n".join(system) or None,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "stop_sequences": request.stop or None,
-    }
+    optional = {"system": "\n\n".join(system) or None, "stop_sequences": request.stop or None}
+    # The SDK has dropped these two; the API takes them for the models that sample.
+    sampling = {"temperature": request.temperature, "top_p": request.top_p}
     return {
         "model": request.model,
         "messages": [
@@ -90,6 +88,7 @@ def _parameters(request: JobRequest) -> dict[str, Any]:
         "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
         "stream": True,
         **{name: value for name, value in optional.items() if value is not None},
+        "extra_body": {name: value for name, value in sampling.items() if value is not None} or None,
     }
 
 

@@ -10,9 +10,6 @@ import httpx2
 from worker.providers.base import Sink
 from worker.providers.sse import ServerSentEvent, SseDecoder
 
-CONNECT_TIMEOUT_S: Final = 10.0
-"""Silence after the connect is judged by the attempt's own clocks (`worker.watch`), not by the transport."""
-
 DRAIN_S: Final = 0.1
 """How long an answer's last bytes may take after its end marker, so that the connection can be used again."""
 
@@ -21,13 +18,9 @@ class Body(Protocol):
     def iter_bytes(self) -> AsyncIterator[bytes]: ...
 
 
-def timeouts() -> httpx2.Timeout:
-    return httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S)
-
-
-def limits(max_jobs: int) -> httpx2.Limits:
-    """Return limits that never make a job wait for another: aiohttp's own default is 100 connections."""
-    return httpx2.Limits(max_connections=max_jobs + 16, max_keepalive_connections=max_jobs, keepalive_expiry=30)
+def client(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncClient:
+    """Return the HTTP client of one SDK, over the connections that all of them share."""
+    return httpx2.AsyncClient(transport=transport, timeout=None, follow_redirects=False)
 
 
 async def events(body: Body, sink: Sink) -> AsyncGenerator[ServerSentEvent, None]:

@@ -3,7 +3,8 @@
 from contextlib import aclosing
 from typing import Any
 
-from openai import AsyncOpenAI, DefaultAioHttpClient
+import httpx2
+from openai import AsyncOpenAI
 
 from shared.events import load
 from shared.prices import Usage
@@ -16,23 +17,27 @@ from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Trun
 class OpenAIProvider:
     """Streams `POST /chat/completions`, through the SDK's request and over its aiohttp transport."""
 
-    def __init__(self, config: ProviderConfig, max_jobs: int) -> None:
+    def __init__(
+        self, config: ProviderConfig, transport: httpx2.AsyncBaseTransport, *, compatible: bool = False
+    ) -> None:
+        """`compatible`: a server that speaks the API as it was before OpenAI renamed `max_tokens`."""
         key = config.api_key.get_secret_value() if config.api_key else None
         if key is None and config.base_url is None:
             raise NotConfigured
+        self._limit = "max_tokens" if compatible else "max_completion_tokens"
         self._client = AsyncOpenAI(
             # Servers of one's own often need no key; the SDK needs one.
             api_key=key or "none",
             base_url=config.base_url,
             max_retries=0,
-            timeout=http.timeouts(),
-            http_client=DefaultAioHttpClient(timeout=http.timeouts(), limits=http.limits(max_jobs)),
+            timeout=None,
+            http_client=http.client(transport),
         )
 
     async def generate(self, request: JobRequest, sink: Sink) -> Finish:
         reason, usage = "", None
         create = self._client.chat.completions.with_streaming_response.create
-        async with create(**_parameters(request)) as response, aclosing(http.events(response, sink)) as stream:
+        async with create(**self._parameters(request)) as response, aclosing(http.events(response, sink)) as stream:
             async for event in stream:
                 if event.data == b"[DONE]":
                     await http.drain(stream)
@@ -56,26 +61,25 @@ class OpenAIProvider:
     async def close(self) -> None:
         await self._client.close()
 
-
-def _parameters(request: JobRequest) -> dict[str, Any]:
-    messages: list[dict[str, Any]] = []
-    if request.system is not None:
-        messages.append({"role": "system", "content": request.system})
-    messages += [{"role": message.role, "content": message.text()} for message in request.messages]
-    optional = {
-        "max_completion_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "stop": request.stop or None,
-        "seed": request.seed,
-    }
-    return {
-        "model": request.model,
-        "messages": messages,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        **{name: value for name, value in optional.items() if value is not None},
-    }
+    def _parameters(self, request: JobRequest) -> dict[str, Any]:
+        messages: list[dict[str, Any]] = []
+        if request.system is not None:
+            messages.append({"role": "system", "content": request.system})
+        messages += [{"role": message.role, "content": message.text()} for message in request.messages]
+        optional = {
+            self._limit: request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "stop": request.stop or None,
+            "seed": request.seed,
+        }
+        return {
+            "model": request.model,
+            "messages": messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **{name: value for name, value in optional.items() if value is not None},
+        }
 
 
 def _usage(raw: dict[str, Any] | None) -> Usage | None:

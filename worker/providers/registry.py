@@ -5,14 +5,15 @@ from worker.providers.anthropic import AnthropicProvider
 from worker.providers.base import NotConfigured, Provider
 from worker.providers.demo import DemoProvider
 from worker.providers.openai import OpenAIProvider
+from worker.providers.transport import AiohttpTransport
 
 
-def _make(config: ProviderConfig, max_jobs: int) -> Provider:
+def _make(name: str, config: ProviderConfig, transport: AiohttpTransport) -> Provider:
     match config.kind:
         case "openai":
-            return OpenAIProvider(config, max_jobs)
+            return OpenAIProvider(config, transport, compatible=name != "openai")
         case "anthropic":
-            return AnthropicProvider(config, max_jobs)
+            return AnthropicProvider(config, transport)
         case "demo":
             return DemoProvider()
 
@@ -20,9 +21,11 @@ def _make(config: ProviderConfig, max_jobs: int) -> Provider:
 class Providers:
     def __init__(self, settings: Settings) -> None:
         self._providers: dict[str, Provider] = {}
+        # Never makes a job wait for another.
+        transport = AiohttpTransport(settings.max_jobs + 16)
         for name, config in settings.providers().items():
             try:
-                self._providers[name] = _make(config, settings.max_jobs)
+                self._providers[name] = _make(name, config, transport)
             except NotConfigured:
                 continue
 

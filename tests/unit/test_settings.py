@@ -1,0 +1,99 @@
+"""Settings: the names of the contract, and one plain line for a wrong one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.settings import Settings, load_settings
+
+ROOT = Path(__file__).parent.parent.parent
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("REJOIN_", "REDIS_"))}
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Leave no settings of the machine, and no .env."""
+    for name in os.environ:
+        if name.startswith(("REJOIN_", "REDIS_", "OPENAI_", "ANTHROPIC_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_defaults_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REJOIN_AUTH", "off")
+    settings = load_settings("api")
+    assert settings.redis_url == "redis://127.0.0.1:6379/0"
+    assert (settings.max_jobs, settings.lease_s, settings.max_attempts, settings.retention_s) == (200, 5, 3, 3600)
+    assert (settings.first_token_timeout_s, settings.idle_timeout_s, settings.job_timeout_s) == (60, 60, 600)
+    assert (settings.heartbeat_s, settings.rate_limit, settings.max_active_jobs) == (10, 600, 100)
+    assert (settings.max_streams, settings.max_queue, settings.max_body_bytes) == (100, 10_000, 1_048_576)
+    assert (settings.cors_origins, settings.prices, settings.worker_port) == ([], None, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("REJOIN_LEASE", "5", "REJOIN_LEASE"),
+        ("REJOIN_LEASE_S", "soon", "REJOIN_LEASE_S"),
+        ("REJOIN_MAX_JOBS", "0", "REJOIN_MAX_JOBS"),
+        ("REJOIN_AUTH", "maybe", "REJOIN_AUTH"),
+        ("REJOIN_PROVIDERS", "{not json", "REJOIN_PROVIDERS"),
+        ("REJOIN_PROVIDERS", '{"x":{"kind":"soap"}}', "REJOIN_PROVIDERS"),
+        ("REJOIN_PROVIDERS", '{"demo":{"kind":"openai"}}', "REJOIN_PROVIDERS"),
+        ("REJOIN_API_KEYS", "justakey-canary", "REJOIN_API_KEYS"),
+        ("REJOIN_API_KEYS", "bad owner:key-canary", "REJOIN_API_KEYS"),
+        ("REJOIN_CORS_ORIGINS", "*", "REJOIN_CORS_ORIGINS"),
+        ("REJOIN_CORS_ORIGINS", "https://a.example/path", "REJOIN_CORS_ORIGINS"),
+        ("REDIS_URL", "http://canary@x", "REDIS_URL"),
+        ("REJOIN_SECRET", "canary", "REJOIN_SECRET"),
+    ],
+)
+def test_a_wrong_setting_ends_the_process_with_one_line_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv("REJOIN_AUTH", "off")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        load_settings("api")
+    line = str(ended.value.code)
+    assert said in line
+    assert "\n" not in line
+    assert "canary" not in line, "a value may be a secret"
+
+
+def test_the_environment_file_counts_and_is_checked_too(empty_environment: Path) -> None:
+    (empty_environment / ".env").write_text("REJOIN_AUTH=off\nREJOIN_MAX_JOBS=7\nUNRELATED=1\n")
+    assert load_settings("worker").max_jobs == 7
+    (empty_environment / ".env").write_text("REJOIN_AUTH=off\nREJOIN_MAX_JOB=7\n")
+    with pytest.raises(SystemExit, match="REJOIN_MAX_JOB is not a setting"):
+        load_settings("worker")
+
+
+def test_an_api_without_a_secret_does_not_start_unless_auth_is_off() -> None:
+    with pytest.raises(SystemExit, match="REJOIN_SECRET"):
+        load_settings("api")
+    load_settings("worker")
+
+
+def test_no_secret_is_in_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "REJOIN_SECRET"):
+        monkeypatch.setenv(name, "canary-long-enough-to-be-a-secret")
+    monkeypatch.setenv("REJOIN_API_KEYS", "alice:canary-key")
+    monkeypatch.setenv("REDIS_URL", "redis://:canary@127.0.0.1:6379/0")
+    monkeypatch.setenv("REJOIN_PROVIDERS", '{"x":{"kind":"openai","base_url":"http://x","api_key":"canary"}}')
+    assert "canary" not in repr(Settings())
+
+
+@pytest.mark.parametrize("args", [["-m", "worker"], ["-m", "uvicorn", "api.main:app", "--port", "1"]])
+def test_both_programs_say_it_in_one_line(args: list[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, *args], cwd=ROOT, env={**CLEAN, "REJOIN_LEASE_S": "soon", "REJOIN_AUTH": "off"},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.strip().splitlines()[-1].startswith("rejoin: REJOIN_LEASE_S: ")
+    assert "Traceback" not in ended.stderr
