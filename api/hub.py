@@ -30,9 +30,14 @@ class Watch:
 
     def message(self, payload: bytes) -> None:
         """Hand a new entry to all readers. `payload`: id, event and data, a line each (`lua/_log.lua`)."""
-        raw_id, event, data = payload.split(b"\n", 2)
-        attempt, _, seq = raw_id.partition(b"-")
-        entry = Entry(EventId(int(attempt), int(seq)), event.decode(), data)
+        try:
+            raw_id, event, data = payload.split(b"\n", 2)
+            attempt, _, seq = raw_id.partition(b"-")
+            entry = Entry(EventId(int(attempt), int(seq)), event.decode(), data)
+        except ValueError:
+            # Whatever that was: the log has what is true.
+            self.gap()
+            return
         for reader in self.readers:
             reader.offer(entry)
 

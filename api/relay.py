@@ -7,7 +7,7 @@ else the log itself is read, from the same cursor, with the same read as at the 
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
 from shared.clock import mono_s
@@ -15,8 +15,8 @@ from shared.events import START, Answer, Entry, EventId
 from shared.log import Log
 from shared.redis import REDIS_FAULTS
 
-MAX_INBOX: Final = 512
-"""Entries kept for a reader that is busy sending; beyond it, it reads the log when it has time."""
+MAX_INBOX_BYTES: Final = 256 * 1024
+"""Kept for a reader that is busy sending; beyond it, it reads the log when it has time."""
 
 RETRY_S: Final = 0.25
 LISTEN_S: Final = 1.0
@@ -37,6 +37,7 @@ class Reader:
         self._log = log
         self._listening = listening
         self._inbox: deque[Entry] = deque()
+        self._inbox_bytes = 0
         self._lagging = True
         self._ended = False
         self._nudged = False
@@ -46,15 +47,18 @@ class Reader:
 
     def offer(self, entry: Entry) -> None:
         """Take a new entry, unless so many wait that the log is the better place for them."""
-        if len(self._inbox) >= MAX_INBOX:
+        if self._lagging:
+            return
+        self._inbox_bytes += len(entry.data)
+        if self._inbox_bytes > MAX_INBOX_BYTES:
             self.lag()
-        elif not self._lagging:
-            self._inbox.append(entry)
-            self._wake.set()
+            return
+        self._inbox.append(entry)
+        self._wake.set()
 
     def lag(self) -> None:
         """Forget what waits and read the log instead."""
-        self._inbox.clear()
+        self._empty()
         self._lagging = True
         self._wake.set()
 
@@ -70,7 +74,7 @@ class Reader:
 
     # To the response.
 
-    async def batches(self) -> AsyncIterator[list[Entry]]:
+    async def batches(self) -> AsyncGenerator[list[Entry], None]:
         """Yield what is new, oldest first, until the last event is out. An empty batch is a sign of life.
 
         Starts with a snapshot when the log does not hold the cursor. Waits while Redis is away. Raises LogGone.
@@ -88,8 +92,9 @@ class Reader:
             except REDIS_FAULTS:
                 self._lagging = True
                 await self._pause()
+            if self._lagging and self._nudged:
+                self._nudged = False
                 yield self._passed([])
-                continue
             while not self._lagging and not self._ended:
                 await self._wake.wait()
                 self._wake.clear()
@@ -112,7 +117,7 @@ class Reader:
         if self._listening.done():
             # From here on the hub brings whatever the read below does not see.
             self._lagging = False
-            self._inbox.clear()
+            self._empty()
         read = False
         async for page in self._log.pages(self.job_id, self.cursor):
             read = True
@@ -133,7 +138,12 @@ class Reader:
                 break
             batch.append(entry)
             cursor = entry.id
+        self._inbox_bytes = 0
         return batch
+
+    def _empty(self) -> None:
+        self._inbox.clear()
+        self._inbox_bytes = 0
 
     async def _snapshot(self) -> Entry | None:
         """Return the state up to the newest entry before the end, if the log does not hold the cursor."""

@@ -6,6 +6,7 @@ encoder that takes dicts apart, are what we do without: one task, and frames tha
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 from sse_starlette import EventSourceResponse
@@ -69,10 +70,11 @@ class LogResponse(EventSourceResponse):
         if self._hello:
             await send(_body(self._hello))
         try:
-            async for batch in self._reader.batches():
-                chunk = b"".join([self._frame(entry) for entry in batch]) if batch else self._ping_bytes
-                if chunk:
-                    await send(_body(chunk))
+            async with aclosing(self._reader.batches()) as batches:
+                async for batch in batches:
+                    chunk = b"".join([self._frame(entry) for entry in batch]) if batch else self._ping_bytes
+                    if chunk:
+                        await send(_body(chunk))
         except (LogGone, ClientDisconnect):
             pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -135,6 +135,8 @@ class Queue:
         """Give back whatever the worker still holds, then its lease."""
         for job_id in await self.held(worker):
             await self.release(job_id, worker, reason)
+        # A token that this worker popped and did not use is given back; one too many costs an empty claim.
+        await self._redis.lpush(self._keys.wake, 1)  # type: ignore[misc]
         await self._redis.zrem(self._keys.leases, worker)
         await self._redis.delete(self._keys.cancels(worker))
 

@@ -36,6 +36,9 @@ class Subscriber:
         self._listeners: dict[bytes, Listener] = {}
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
         self._on_wire: set[bytes] = set()
+        """What has been sent as SUBSCRIBE on this connection, and not as UNSUBSCRIBE since."""
+        self._heard: set[bytes] = set()
+        """What of it Redis has confirmed."""
         self._changed = asyncio.Event()
         self._heard_s = mono_s()
         self._task: asyncio.Task[None] | None = None
@@ -53,6 +56,9 @@ class Subscriber:
         name = channel.encode()
         self._listeners[name] = listener
         confirmed = self._confirmed.setdefault(name, asyncio.get_running_loop().create_future())
+        if name in self._heard and not confirmed.done():
+            # Unsubscribed a moment ago, and the connection has not been told yet: it listens still.
+            confirmed.set_result(None)
         self._changed.set()
         return confirmed
 
@@ -77,6 +83,7 @@ class Subscriber:
                 logger.warning("subscriptions cut (%s), reconnecting", type(faults.exceptions[0]).__name__)
             finally:
                 self._on_wire.clear()
+                self._heard.clear()
                 await self._connection.disconnect(nowait=True)
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(delay_s * 2, RECONNECT_LONGEST_S)
@@ -86,10 +93,12 @@ class Subscriber:
         while True:
             self._changed.clear()
             wanted = set(self._listeners)
-            for command, names in (("UNSUBSCRIBE", self._on_wire - wanted), ("SUBSCRIBE", wanted - self._on_wire)):
+            dropped, added = self._on_wire - wanted, wanted - self._on_wire
+            self._on_wire = wanted
+            self._heard -= dropped
+            for command, names in (("UNSUBSCRIBE", dropped), ("SUBSCRIBE", added)):
                 if names:
                     await self._connection.send_command(command, *names)
-            self._on_wire = wanted
             try:
                 await asyncio.wait_for(self._changed.wait(), PING_S)
             except TimeoutError:
@@ -104,6 +113,7 @@ class Subscriber:
                 if (listener := self._listeners.get(name)) is not None:
                     listener.message(payload)
             elif kind == b"subscribe" and (confirmed := self._confirmed.get(name)) is not None:
+                self._heard.add(name)
                 if confirmed.done():
                     self._listeners[name].gap()
                 else:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,7 +15,7 @@ from shared.events import dump
 from shared.prices import Usage
 from shared.queue import Claim
 from shared.requests import JobRequest
-from worker.failures import Failure, Silence, explain, failure, is_stale_connection
+from worker.failures import Failure, explain, failure, is_stale_connection
 from worker.providers.base import Finish, Provider
 from worker.writer import AttemptLog, Writer
 
@@ -200,8 +201,13 @@ class Attempt:
 
     def _failed(self, error: Exception) -> Failed:
         why = explain(error)
-        if why.code == "internal_error" and not isinstance(error, Silence):
-            logger.exception("job %s attempt %d failed", self.claim.job_id, self.claim.attempt)
+        if why.code in ("internal_error", "provider_protocol"):
+            # The place, not the words: a provider's message may hold what nobody should read in a log.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            logger.error(
+                "job %s attempt %d: %s at %s:%s",
+                self.claim.job_id, self.claim.attempt, type(error).__name__, where.name, where.lineno,
+            )  # fmt: skip
         return Failed(why)
 
     def ending(self, outcome: Completed | Failed | Cancelled, cost: Callable[[Usage], Decimal | None]) -> Ending:

@@ -89,6 +89,8 @@ class LeaseWorker(Worker):
             lease = self.workshop.lease
             claims = await self.workshop.queue.claim(lease.worker, free, self.workshop.settings.lease_s)
             self._claim_lost = False
+            if not claims.lease_held:
+                lease.renew_soon()
             for claim in claims.claims:
                 self._start(claim)
             for entry in claims.discarded:
@@ -102,6 +104,8 @@ class LeaseWorker(Worker):
         waiting, stopping = asyncio.ensure_future(wait), asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((waiting, stopping), timeout=LOOK_S * 2, return_when=asyncio.FIRST_COMPLETED)
+            if self.workshop.broken.is_set():
+                self._stopping.set()
             if waiting.done():
                 waiting.result()
         finally:
@@ -161,3 +165,5 @@ async def serve(workshop: Workshop, *, handle_signals: bool = True) -> None:
     worker = LeaseWorker(workshop, handle_signals=handle_signals)
     await worker.async_run()
     await worker.close()
+    if workshop.broken.is_set():
+        raise SystemExit(1)

@@ -21,14 +21,6 @@ class Failure(NamedTuple):
     retry_after_s: float | None = None
 
 
-class Silence(Exception):
-    """The provider sent nothing for too long. `code` says when."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
-
-
 # code: (retryable, message)
 CODES: Final = {
     "provider_not_configured": (False, "The workers have no key for this provider."),
@@ -98,8 +90,6 @@ def failure(code: str, retry_after_s: float | None = None) -> Failure:
 def explain(error: BaseException) -> Failure:
     """Translate whatever an attempt raised."""
     match error:
-        case Silence():
-            return failure(error.code)
         case NotConfigured():
             return failure("provider_not_configured")
         case Truncated():

@@ -69,9 +69,13 @@ class Lease:
         return in_touch and now_s - self._steady_since_s >= self._lease_s
 
     def message(self, payload: bytes) -> None:
-        self._on_cancel(payload.decode())
+        self._on_cancel(payload.decode("utf-8", "replace"))
 
     def gap(self) -> None:
+        self.renew_soon()
+
+    def renew_soon(self) -> None:
+        """Ask Redis now whether the lease is still ours, and what is to be cancelled."""
         self._renew_now.set()
 
     async def keep(self) -> None:

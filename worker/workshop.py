@@ -4,7 +4,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
+
+from pydantic import ValidationError
 
 from shared.clock import mono_s
 from shared.keys import Keys
@@ -17,6 +20,7 @@ from shared.settings import Settings
 from shared.subscriber import Subscriber
 from worker.attempt import Attempt, HandedOver, Lost, Outcome, Stop, Timeouts
 from worker.leases import Lease, Reaper
+from worker.providers.base import Provider
 from worker.providers.registry import Providers
 from worker.writer import Writer
 
@@ -30,6 +34,17 @@ COMMAND_TIMEOUT_S: Final = 5.0
 
 RETRY_LONGEST_S: Final = 1.0
 MAX_EARLY_CANCELS: Final = 1_000
+
+
+UNREADABLE: Final = JobRequest.model_construct(provider="", model="", messages=[])
+"""Stands for a stored request that this version cannot read: its job fails, and its reader is told."""
+
+
+def _readable(claim: Claim) -> JobRequest:
+    try:
+        return JobRequest.model_validate_json(claim.request)
+    except ValidationError:
+        return UNREADABLE
 
 
 class Workshop:
@@ -53,6 +68,7 @@ class Workshop:
         self.attempts: dict[str, Attempt] = {}
         self._early_cancels: set[str] = set()
         """Cancels that overtook the reply to their job's claim; a renewal repeats what is forgotten here."""
+        self.broken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -63,6 +79,14 @@ class Workshop:
         await self.lease.take(uptime_s)
         coroutines = (self._writer.run(), self.lease.keep(), self._reaper.run(), self._watch())
         self._tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+        for task in self._tasks:
+            task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        """A worker without its writer, lease or clocks must not go on: it stops, and others take its jobs."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.critical("a part of this worker has failed", exc_info=error)
+            self.broken.set()
 
     async def close(self) -> None:
         """Give everything back: held jobs first, connections last."""
@@ -107,13 +131,18 @@ class Workshop:
             await self.queue.release(job_id, self.lease.worker, "worker_stopped")
 
     def _attempt(self, claim: Claim) -> Attempt:
-        settings, request = self.settings, JobRequest.model_validate_json(claim.request)
+        settings, request = self.settings, _readable(claim)
         timeouts = Timeouts(
             settings.first_token_timeout_s,
             settings.idle_timeout_s,
             min(request.timeout_s or settings.job_timeout_s, settings.job_timeout_s),
         )
-        return Attempt(claim, request, lambda: self.providers.get(request.provider), self._writer, timeouts)
+        return Attempt(claim, request, partial(self._provider, request), self._writer, timeouts)
+
+    def _provider(self, request: JobRequest) -> Provider:
+        if request is UNREADABLE:
+            raise RuntimeError("the stored request is not of this version")
+        return self.providers.get(request.provider)
 
     async def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Write the end, or pass the job on, until Redis has taken it."""

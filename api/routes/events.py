@@ -1,6 +1,7 @@
 """`/v1/jobs/{id}/events`: a job's log as SSE, as NDJSON, or by long-poll, all from the same cursor."""
 
 import asyncio
+from contextlib import aclosing
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
@@ -18,6 +19,8 @@ router = APIRouter()
 
 LONGEST_WAIT_S: Final = 30
 DEFAULT_WAIT_S: Final = 10.0
+LEAST_WAIT_S: Final = 0.5
+"""For reading what is there already; a reader that waits for nothing is answered as soon as it was read."""
 
 
 @router.get("/v1/jobs/{job_id}/events")
@@ -58,8 +61,8 @@ async def _long_poll(here: State, job_id: str, cursor: EventId, wait_s: float) -
     found: list[Entry] = []
     reader = here.hub.attach(job_id, cursor)
     try:
-        async with asyncio.timeout(wait_s or 0.001):
-            async for batch in reader.batches():
+        async with asyncio.timeout(max(wait_s, LEAST_WAIT_S)), aclosing(reader.batches()) as batches:
+            async for batch in batches:
                 if batch:
                     found = batch
                     break

@@ -1,6 +1,7 @@
 """`/v1/jobs`: submit, read, list, cancel, delete."""
 
 import asyncio
+from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
@@ -9,6 +10,7 @@ from starlette.responses import Response
 from api.body import read_json
 from api.negotiation import JSON, NDJSON, SSE, choose
 from api.problems import Problem
+from api.relay import LogGone
 from api.state import State, state
 from api.stream import LogResponse
 from shared.capabilities import refused_field
@@ -130,11 +132,11 @@ async def cancel_and_wait(here: State, job_id: str) -> CancelOutcome:
         outcome = await here.jobs.cancel(job_id, here.settings.retention_s)
         if outcome != "cancelling":
             return outcome
-        async with asyncio.timeout(CONFIRM_S):
-            async for batch in reader.batches():
+        async with asyncio.timeout(CONFIRM_S), aclosing(reader.batches()) as batches:
+            async for batch in batches:
                 if batch and batch[-1].last:
                     return "cancelled" if batch[-1].event == "cancelled" else "already_finished"
-    except TimeoutError:
+    except (TimeoutError, LogGone):
         pass
     finally:
         here.hub.detach(reader)

@@ -70,7 +70,20 @@ async def test_clicking_twice_asks_once(stack: Stack, chat: Chat) -> None:
     await chat.prompt.fill("Hi")
     await chat.send.dblclick()
     await chat.shows("Completed")
-    assert len(stack.provider.calls) == 1
+    assert len(chat.posts) == len(stack.provider.calls) == 1
+
+
+async def test_a_draft_waits_until_the_answer_is_there(stack: Stack, chat: Chat) -> None:
+    gate = stack.provider.gate()
+    stack.provider.script(MODEL, Text("Hel"), Wait(gate), Text("lo"))
+    await chat.say("Hi")
+    await chat.shows("Hel")
+    await chat.prompt.fill("And")
+    await chat.prompt.press("Enter")
+    await expect(chat.prompt).to_have_value("And")
+    gate.open()
+    await chat.reads("Hello", "Completed")
+    assert len(chat.posts) == 1
 
 
 async def test_models_name_the_provider_first_and_the_choice_is_kept(bare: Stack, open_chat: OpenChat) -> None:
@@ -359,7 +372,7 @@ async def test_a_refused_stream_is_opened_again_behind_the_last_event(stack: Sta
 async def test_a_stream_that_has_nothing_more_to_say_gives_way_to_the_job(stack: Stack, chat: Chat) -> None:
     """204 is how the server stops an EventSource: the page then asks for the job itself."""
     stack.provider.script(MODEL, Text("Hello"))
-    await chat.stream(BEGUN, 204, 204, 204)
+    await chat.stream(BEGUN, *[204] * 20)
     await chat.say("Hi")
     await chat.shows("Hello", "Completed", "1\u00a0attempt")
     await chat.is_idle()
@@ -420,6 +433,7 @@ async def test_nothing_runs_out_of_the_window(stack: Stack, chat: Chat, width: i
     await chat.say("word" * 200)
     await chat.shows("Completed")
     assert await chat.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert await chat.log.evaluate("log => log.scrollWidth - log.clientWidth") == 0
     for control in (chat.prompt, chat.model, chat.send, chat.stop, chat.new):
         box = await control.bounding_box()
         assert box is not None
