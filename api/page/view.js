@@ -177,7 +177,7 @@ function figures(/** @type {Answer} */ answer) {
     parts.push(`${estimated ? '≈ ' : ''}${tokens.toLocaleString('en')} ${tokens === 1 ? 'token' : 'tokens'}`);
   }
   if (answer.durationMs !== null) parts.push(`total ${seconds(answer.durationMs)}`);
-  if (answer.costUsd !== null) parts.push(`$${Number(answer.costUsd.toPrecision(2))}`);
+  if (answer.costUsd) parts.push(answer.costUsd < 0.0001 ? '< $0.0001' : `$${Number(answer.costUsd.toPrecision(2))}`);
   if (!isLive(answer) && answer.attempt > 0) {
     parts.push(`${answer.attempt} ${answer.attempt === 1 ? 'attempt' : 'attempts'}`);
   } else if (answer.attempt > 1) parts.push(`attempt ${answer.attempt}`);
