@@ -1,6 +1,10 @@
-"""A real Valkey for the tests: one server a test process, a key prefix a test."""
+"""A real Valkey for the tests: one server a test process, a key prefix a test.
+
+`TEST_REDIS_SERVER=/usr/bin/redis-server` runs the same tests on another server.
+"""
 
 import contextlib
+import os
 import socket
 import subprocess
 import tempfile
@@ -35,7 +39,7 @@ class Valkey:
     def start(self) -> None:
         """Start and return when it answers."""
         self._process = subprocess.Popen(
-            [str(get_binary_path()), *self._options()],
+            [os.environ.get("TEST_REDIS_SERVER") or str(get_binary_path()), *self._options()],
             stdout=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 10

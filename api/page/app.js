@@ -69,7 +69,8 @@ function refresh() {
   if (!stoppable && document.activeElement === stopButton) focusPrompt();
   stopButton.disabled = !stoppable;
   for (const [id, view] of views) {
-    const retryable = id === last?.id && (last.status === 'lost' || (last.status === 'failed' && !!last.error?.retryable));
+    const retryable =
+      id === last?.id && (last.status === 'lost' || (last.status === 'failed' && !!last.error?.retryable));
     if (view.retryable === retryable) continue;
     view.retryable = retryable;
     log.change(view);

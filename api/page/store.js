@@ -65,7 +65,8 @@ export function onOtherTab(/** @type {(turns: Turn[]) => void} */ changed) {
 }
 
 function isTurn(/** @type {any} */ turn) {
-  const fields = turn?.role === 'user' ? ['id', 'text'] : turn?.role === 'assistant' ? ['id', 'model', 'text', 'status'] : [''];
+  const fields =
+    turn?.role === 'user' ? ['id', 'text'] : turn?.role === 'assistant' ? ['id', 'model', 'text', 'status'] : [''];
   return fields.every((name) => typeof turn?.[name] === 'string');
 }
 

@@ -169,3 +169,16 @@ async def test_the_openapi_document_describes_the_request(stack: Stack, client: 
     schema = document["components"]["schemas"]["JobRequest"]
     assert schema["required"] == ["provider", "model", "messages"]
     assert "Message" in document["components"]["schemas"]
+
+
+async def test_the_page_and_its_files_are_served_under_a_strict_policy(stack: Stack, client: Client) -> None:
+    page = await client.http.get("/")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "<script>" not in page.text, "nothing inline"
+    for path in ("/", "/page/app.js", "/page/style.css"):
+        response = await client.http.get(path)
+        assert response.status_code == 200
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-cache"
+    assert (await client.http.get("/page/../main.py")).status_code == 404
+    assert (await client.http.get("/page/%2e%2e/main.py")).status_code == 404
