@@ -88,6 +88,7 @@ class Process:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._is_ready = asyncio.Event()
+        self._news = asyncio.Event()
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -106,8 +107,19 @@ class Process:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             self.lines.append(line.decode(errors="replace").rstrip())
+            self._news.set()
             if self._ready in self.lines[-1]:
                 self._is_ready.set()
+
+    async def line(self, part: str) -> str:
+        """Return the first line of output with this part in it."""
+        async with asyncio.timeout(5):
+            while True:
+                for line in self.lines:
+                    if part in line:
+                        return line
+                self._news.clear()
+                await self._news.wait()
 
     def signal(self, signum: signal.Signals) -> None:
         assert self._process is not None
@@ -193,9 +205,10 @@ class Stack:
         parts.append(part)
         return part
 
-    def client(self, key: str | None = None) -> Client:
-        """Return a client of all API processes started so far."""
-        client = Client(*[api.url for api in self.apis], key=key)
+    def client(self, key: str | None = None, also: str | None = None) -> Client:
+        """Return a client of all API processes started so far, and of one that runs elsewhere."""
+        urls = [api.url for api in self.apis] + ([also] if also else [])
+        client = Client(*urls, key=key)
         self._exits.push_async_callback(client.aclose)
         return client
 
