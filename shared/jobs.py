@@ -152,7 +152,7 @@ class Jobs:
     async def cancel(self, job_id: str, retention_s: float) -> CancelOutcome:
         """End a job that waits; ask the worker of one that runs; JobNotFound when there is none."""
         keys = self._keys
-        names = [keys.job(job_id), keys.log(job_id), ARQ_JOB + job_id, keys.queue]
+        names = [keys.job(job_id), keys.log(job_id), keys.queue]
         reply = await self._scripts.run("cancel", names, [job_id, keys.prefix, int(retention_s * 1000)])
         if reply == b"unknown":
             raise JobNotFound

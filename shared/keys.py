@@ -38,6 +38,11 @@ class Keys:
         return f"{self.prefix}:wake"
 
     @property
+    def ended(self) -> str:
+        """Sorted set: ended jobs whose logs are not compacted yet, by the time of their end (ms)."""
+        return f"{self.prefix}:ended"
+
+    @property
     def leases(self) -> str:
         """Sorted set: worker ids by the time at which their lease ends (Redis' clock, ms); 0 is revoked."""
         return f"{self.prefix}:leases"

@@ -61,6 +61,33 @@ class Log:
         entries = _entries(await self._redis.xrevrange(self._keys.log(job_id), "+", "-", count=1))
         return entries[0] if entries else None
 
+    async def ended_before(self, age_s: float, limit: int) -> list[str]:
+        """Return jobs that ended longer ago than `age_s` and whose logs are not compacted, oldest first."""
+        seconds, microseconds = await self._redis.time()
+        latest_ms = seconds * 1000 + microseconds // 1000 - int(age_s * 1000)
+        raw = await self._redis.zrangebyscore(self._keys.ended, "-inf", latest_ms, start=0, num=limit)
+        return [job_id.decode() for job_id in raw]
+
+    async def compact(self, job_id: str) -> bool:
+        """Turn an ended log into one snapshot and its last event; False when there was nothing to do.
+
+        May be repeated, and done by two at once: the script puts in place what it still finds.
+        """
+        answer, before = Answer(), None
+        last: Entry | None = None
+        async for page in self.pages(job_id):
+            for entry in page:
+                if last is not None:
+                    answer.add(last)
+                    before = last.id
+                last = entry
+        done = False
+        if last is not None and last.last and before is not None:
+            args: list[str | bytes] = [str(last.id), str(before), answer.snapshot(before).data]
+            done = await self._scripts.run("compact", [self._keys.log(job_id)], args) == 1
+        await self._redis.zrem(self._keys.ended, job_id)
+        return done
+
     async def answer(self, job_id: str, attempt: int) -> Answer:
         """Return what the events from this attempt on add up to."""
         answer = Answer(attempt)

@@ -121,7 +121,7 @@ class Queue:
             args += (str(event_id), event, data)
         for name, value in record.items():
             args += (name, value)
-        names = [keys.job(id), keys.log(id), ARQ_JOB + id, keys.running(worker), keys.cancels(worker)]
+        names = [keys.job(id), keys.log(id), ARQ_JOB + id, keys.running(worker), keys.cancels(worker), keys.ended]
         return bool(await self._scripts.run("finish", names, args) == 1)
 
     async def release(self, job_id: str, worker: str, reason: str, attempt: int | None = None) -> bool:
@@ -143,6 +143,6 @@ class Queue:
     async def reap(self, max_attempts: int, retention_s: float) -> Reaped:
         """Take the jobs of one worker whose lease has run out: requeue or end each."""
         keys = [self._keys.leases, self._keys.queue, self._keys.wake]
-        args = [self._keys.prefix, ARQ_JOB, max_attempts, int(retention_s * 1000), REAP_AT_ONCE]
+        args = [self._keys.prefix, max_attempts, int(retention_s * 1000), REAP_AT_ONCE]
         worker, requeued, ended, more = await self._scripts.run("reap", keys, args)
         return Reaped(worker.decode(), requeued, ended, more == 1)

@@ -29,6 +29,7 @@ _PRELUDES: Final = {
     "cancel": ("_now", "_log", "_end"),
     "reap": ("_now", "_log", "_end"),
     "delete": (),
+    "compact": (),
 }
 
 

@@ -19,6 +19,7 @@ from shared.requests import JobRequest
 from shared.settings import Settings
 from shared.subscriber import Subscriber
 from worker.attempt import Attempt, HandedOver, Lost, Outcome, Stop, Timeouts
+from worker.compactor import Compactor
 from worker.leases import Lease, Reaper
 from worker.providers.base import Provider
 from worker.providers.registry import Providers
@@ -64,6 +65,7 @@ class Workshop:
             self.queue, self._subscriber, self.keys, settings.lease_s, on_cancel=self._cancel, on_lost=self._lose_all
         )
         self._reaper = Reaper(self.queue, self.lease, settings.max_attempts, settings.retention_s)
+        self.compactor = Compactor(self._log)
         self.providers = Providers(settings)
         self.attempts: dict[str, Attempt] = {}
         self._early_cancels: set[str] = set()
@@ -77,7 +79,13 @@ class Workshop:
         await self._subscriber.start()
         uptime_s = float((await self.redis.info("server")).get("uptime_in_seconds", 0))
         await self.lease.take(uptime_s)
-        coroutines = (self._writer.run(), self.lease.keep(), self._reaper.run(), self._watch())
+        coroutines = (
+            self._writer.run(),
+            self.lease.keep(),
+            self._reaper.run(),
+            self.compactor.run(),
+            self._watch(),
+        )
         self._tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         for task in self._tasks:
             task.add_done_callback(self._note_end)

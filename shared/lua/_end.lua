@@ -14,10 +14,12 @@ local function estimate(job, log, attempt)
     input, math.ceil(bytes / 4))
 end
 
-local function end_job(job, log, arq_job, status, event, data, usage, retention_ms, now)
+local function end_job(prefix, id, status, event, data, usage, retention_ms, now)
+  local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
   add(log, next_id(log), event, data)
   redis.call('HSET', job, 'status', status, 'finished_ms', now, 'usage', usage)
-  redis.call('DEL', arq_job)
+  redis.call('DEL', 'arq:job:' .. id)
+  if redis.call('XLEN', log) > 4 then redis.call('ZADD', prefix .. ':ended', now, id) end
   redis.call('PEXPIRE', job, retention_ms)
   redis.call('PEXPIRE', log, retention_ms)
 end

@@ -1,5 +1,5 @@
 -- Cancel a job: end it here and now while it waits, ask its worker while it runs.
--- KEYS: job, log, arq job, queue
+-- KEYS: job, log, queue
 -- ARGV: job id, key prefix, retention ms
 -- Returns 'unknown', 'cancelled_before_start', 'cancelled', 'cancelling' or 'already_finished'.
 local id, prefix = ARGV[1], ARGV[2]
@@ -9,8 +9,8 @@ if not status then return 'unknown' end
 if status == 'queued' then
   local attempt = tonumber(record[3])
   local usage = estimate(KEYS[1], KEYS[2], attempt)
-  redis.call('ZREM', KEYS[4], id)
-  end_job(KEYS[1], KEYS[2], KEYS[3], 'cancelled', 'cancelled', '{"usage":' .. usage .. '}', usage, ARGV[3], now_ms())
+  redis.call('ZREM', KEYS[3], id)
+  end_job(prefix, id, 'cancelled', 'cancelled', '{"usage":' .. usage .. '}', usage, ARGV[3], now_ms())
   return attempt == 0 and 'cancelled_before_start' or 'cancelled'
 end
 if status == 'running' then

@@ -1,5 +1,5 @@
 -- End a job: the text that is left, the last event, the record, the expiry, in one step. Only its holder may.
--- KEYS: job, log, arq job, the worker's running jobs, the worker's cancels
+-- KEYS: job, log, arq job, the worker's running jobs, the worker's cancels, ended
 -- ARGV: job id, worker, attempt, status, retention ms, number of events, then per event: id, event, data,
 --       then the record's fields and values
 -- Returns 1 when it ended so, also before (a repeat after a lost reply); 0 when the job is not this worker's any more.
@@ -14,7 +14,10 @@ for _ = 1, tonumber(ARGV[6]) do
   if not append(KEYS[1], KEYS[2], ARGV[at], ARGV[at + 1], ARGV[at + 2]) then return 0 end
   at = at + 3
 end
-redis.call('HSET', KEYS[1], 'status', status, 'finished_ms', now_ms(), unpack(ARGV, at))
+local now = now_ms()
+redis.call('HSET', KEYS[1], 'status', status, 'finished_ms', now, unpack(ARGV, at))
+-- A log of four events is as small as a compacted one.
+if redis.call('XLEN', KEYS[2]) > 4 then redis.call('ZADD', KEYS[6], now, id) end
 redis.call('DEL', KEYS[3])
 redis.call('SREM', KEYS[4], id)
 redis.call('SREM', KEYS[5], id)

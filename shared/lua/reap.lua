@@ -1,8 +1,8 @@
 -- Take the jobs of one worker whose lease has run out: requeue each, or end it when it has no attempt left.
 -- KEYS: leases, queue, wake
--- ARGV: key prefix, arq's job prefix, attempts a job gets, retention ms, jobs at most in one go
+-- ARGV: key prefix, attempts a job gets, retention ms, jobs at most in one go
 -- Returns {worker or '', requeued, ended, 1 when that worker has jobs left}.
-local prefix, max_attempts, now = ARGV[1], tonumber(ARGV[3]), now_ms()
+local prefix, max_attempts, now = ARGV[1], tonumber(ARGV[2]), now_ms()
 local worker = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1)[1]
 if not worker then return {'', 0, 0, 0} end
 
@@ -10,8 +10,8 @@ if not worker then return {'', 0, 0, 0} end
 redis.call('ZADD', KEYS[1], 0, worker)
 local running, cancels = prefix .. ':running:' .. worker, prefix .. ':cancels:' .. worker
 local requeued, ended = 0, 0
-for _, id in ipairs(redis.call('SRANDMEMBER', running, ARGV[5])) do
-  local job, log, arq_job = prefix .. ':job:' .. id, prefix .. ':log:' .. id, ARGV[2] .. id
+for _, id in ipairs(redis.call('SRANDMEMBER', running, ARGV[4])) do
+  local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
   local record = redis.call('HMGET', job, 'status', 'worker', 'attempt', 'losses', 'created_ms', 'cancel_ms', 'on_worker_lost')
   redis.call('SREM', running, id)
   if record[1] == 'running' and record[2] == worker then
@@ -20,14 +20,14 @@ for _, id in ipairs(redis.call('SRANDMEMBER', running, ARGV[5])) do
     redis.call('HDEL', job, 'worker')
     if record[6] then
       local usage = estimate(job, log, tonumber(record[3]))
-      end_job(job, log, arq_job, 'cancelled', 'cancelled', '{"usage":' .. usage .. '}', usage, ARGV[4], now)
+      end_job(prefix, id, 'cancelled', 'cancelled', '{"usage":' .. usage .. '}', usage, ARGV[3], now)
       ended = ended + 1
     elseif record[7] == 'fail' or losses >= max_attempts then
       local usage = estimate(job, log, tonumber(record[3]))
       local message = 'The worker that ran this job was lost.'
       redis.call('HSET', job, 'error', '{"code":"worker_lost","message":"' .. message .. '","retryable":true}')
-      end_job(job, log, arq_job, 'failed', 'failed',
-        '{"code":"worker_lost","message":"' .. message .. '","retryable":true,"usage":' .. usage .. '}', usage, ARGV[4], now)
+      end_job(prefix, id, 'failed', 'failed',
+        '{"code":"worker_lost","message":"' .. message .. '","retryable":true,"usage":' .. usage .. '}', usage, ARGV[3], now)
       ended = ended + 1
     else
       redis.call('HSET', job, 'status', 'queued', 'restart_reason', 'worker_lost')
