@@ -4,6 +4,13 @@ from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 
 
+def can_continue(config: ProviderConfig) -> bool:
+    """Say whether this provider goes on from the beginning of an answer, given as the last message."""
+    if config.continues is not None:
+        return config.continues
+    return config.kind in ("anthropic", "demo")
+
+
 def refused_field(config: ProviderConfig, request: JobRequest) -> str | None:
     """Name the first field of the request that this provider cannot honour; None when it can honour all."""
     if (field := request.unsupported()) is not None:

@@ -152,14 +152,17 @@ class Answer:
         return answer
 
     def add(self, entry: Entry) -> None:
-        """Apply one event. A new attempt drops what earlier ones sent; a snapshot replaces everything."""
+        """Apply one event. A restart drops what earlier attempts sent; a snapshot replaces everything."""
         if entry.event == TOKEN:
             self.text += load(entry.data)["text"]
         elif entry.event == REASONING:
             self.reasoning += load(entry.data)["text"]
         elif entry.event == TOOL_CALL:
             self._add_tool_call(load(entry.data))
-        elif entry.event in (STARTED, RESTARTED):
+        elif entry.event == STARTED:
+            # A later attempt that is `started` goes on from the text that is there.
+            self.attempt = entry.id.attempt
+        elif entry.event == RESTARTED:
             self._begin(entry.id.attempt)
         elif entry.event == SNAPSHOT:
             state = load(entry.data)

@@ -44,6 +44,8 @@ class Job:
     provider: str
     model: str
     attempt: int
+    base: int
+    """The attempt with which the text begins: an earlier one when attempts were continued."""
     created_ms: int
     started_ms: int | None = None
     first_token_ms: int | None = None
@@ -109,8 +111,11 @@ class Jobs:
         self._scripts = scripts
         self._keys = keys
 
-    async def create(self, owner: str, request: JobRequest, max_queue: int) -> Created:
-        """Create the job, its log and its queue entry in one step; QueueFull when too many wait."""
+    async def create(self, owner: str, request: JobRequest, max_queue: int, *, can_continue: bool = False) -> Created:
+        """Create the job, its log and its queue entry in one step; QueueFull when too many wait.
+
+        `can_continue`: its provider can go on from a text that an attempt has left behind.
+        """
         job_id = new_job_id()
         keys = self._keys
         names = [
@@ -131,6 +136,7 @@ class Jobs:
             *("request", request.model_dump_json(exclude_defaults=True)),
             *("metadata", dump(request.metadata)),
             *("on_worker_lost", request.on_worker_lost),
+            *("continues", int(can_continue and request.on_worker_lost == "continue")),
             *("input_estimate", request.input_estimate()),
         ]
         args = [job_id, arq_payload(job_id), LIVE_TTL_S * 1000, max_queue, keys.prefix, *record]
@@ -211,6 +217,7 @@ _FIELDS: Final = [
     "provider",
     "model",
     "attempt",
+    "base",
     "created_ms",
     "started_ms",
     "first_token_ms",
@@ -248,6 +255,7 @@ def _decode(job_id: str, raw: Sequence[bytes | None]) -> Job | None:
         provider=text("provider") or "",
         model=text("model") or "",
         attempt=number("attempt") or 0,
+        base=number("base") or 0,
         created_ms=number("created_ms") or 0,
         started_ms=number("started_ms"),
         first_token_ms=number("first_token_ms"),

@@ -44,6 +44,8 @@ class Claim:
     worker: str
     job_id: str
     attempt: int
+    base: int
+    """The attempt whose text this one goes on from; its own number when it starts anew."""
     request: bytes
     created_ms: int
     started_ms: int

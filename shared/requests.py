@@ -83,11 +83,16 @@ class JobRequest(_Strict):
             "response_format": self.response_format not in (None, {"type": "text"}),
             "reasoning": self.reasoning is not None,
             "fallbacks": bool(self.fallbacks),
-            "on_worker_lost": self.on_worker_lost == "continue",
             "on_disconnect": self.on_disconnect == "cancel",
             "priority": self.priority != "normal",
         }
         return next((name for name, is_asked in asked.items() if is_asked), None)
+
+    def continued_from(self, text: str) -> "JobRequest":
+        """Return the request for the rest of an answer that begins with `text`."""
+        left = None if self.max_tokens is None else max(1, self.max_tokens - -(-len(text) // 4))
+        messages = [*self.messages, Message(role="assistant", content=text)]
+        return self.model_copy(update={"messages": messages, "max_tokens": left})
 
     def input_estimate(self) -> int:
         """Guess the tokens of the input: four characters each."""

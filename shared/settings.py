@@ -40,6 +40,8 @@ class ProviderConfig(BaseModel):
     api_key: SecretStr | None = None
     models: list[str] = []
     """What the page and `GET /v1/models` offer; any other model may be asked for all the same."""
+    continues: bool | None = None
+    """Whether it can go on from the beginning of an answer (vLLM: `continue_final_message`); None: as its kind can."""
 
 
 BUILT_IN_PROVIDERS = ("openai", "anthropic", "demo")

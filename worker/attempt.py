@@ -15,6 +15,7 @@ from shared.events import dump
 from shared.prices import Usage
 from shared.queue import Claim
 from shared.requests import JobRequest
+from worker.continuation import Continuation
 from worker.failures import Failure, explain, failure, is_stale_connection
 from worker.providers.base import Finish, Provider
 from worker.writer import AttemptLog, Writer
@@ -101,6 +102,7 @@ class Attempt:
         self._provider = provider
         self._writer = writer
         self._timeouts = timeouts
+        self._continuation: Continuation | None = None
         self._call: asyncio.Task[Finish] | None = None
         self._stop: Stop | None = None
         self._opened_s = mono_s()
@@ -122,6 +124,8 @@ class Attempt:
 
     def text(self, text: str) -> None:
         self._hear()
+        if self._continuation is not None:
+            text = self._continuation.feed(text)
         self.log.text(text)
 
     def reasoning(self, text: str) -> None:
@@ -134,6 +138,12 @@ class Attempt:
             self._first_token_s = self._heard_s
 
     # What the worker does with it.
+
+    def go_on_from(self, text: str) -> None:
+        """Let the provider go on from a text that is in the log already."""
+        self._continuation = Continuation(text)
+        if self._continuation.prefix:
+            self.request = self.request.continued_from(self._continuation.prefix)
 
     def stop(self, why: Stop) -> None:
         """End the provider call for this reason and close its connection."""

@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,6 +26,8 @@ from worker.providers.registry import Providers
 from worker.writer import Writer
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WATCH_S: Final = 0.1
 """Resolution of the attempts' clocks."""
@@ -121,11 +123,15 @@ class Workshop:
 
     async def run(self, attempt: Attempt) -> None:
         """Bring an attempt to its end, or to where somebody else goes on with the job."""
+        claim = attempt.claim
         try:
+            if claim.base < claim.attempt:
+                answer = await self._insist(lambda: self._log.answer(claim.job_id, claim.base))
+                attempt.go_on_from(answer.text)
             await self._settle(attempt, await attempt.generate())
         finally:
-            if self.attempts.get(attempt.claim.job_id) is attempt:
-                del self.attempts[attempt.claim.job_id]
+            if self.attempts.get(claim.job_id) is attempt:
+                del self.attempts[claim.job_id]
 
     def hand_over(self) -> None:
         """Stop every attempt so that other workers go on with the jobs."""
@@ -169,15 +175,14 @@ class Workshop:
         retention_s = self.settings.retention_s
         await self._insist(lambda: self.queue.finish(claim, ending.status, appends, ending.record, retention_s))
 
-    async def _insist(self, change: Callable[[], Awaitable[object]]) -> None:
-        """Repeat a state change until Redis has answered; every one may be repeated."""
+    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until Redis has answered; every state change may be repeated."""
         delay_s = 0.05
         while True:
             try:
-                await change()
-                return
+                return await ask()
             except REDIS_FAULTS as error:
-                logger.warning("an end waits for Redis (%s)", type(error).__name__)
+                logger.warning("waiting for Redis (%s)", type(error).__name__)
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(delay_s * 2, RETRY_LONGEST_S)
 

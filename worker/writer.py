@@ -66,6 +66,8 @@ class AttemptLog:
         self._written(len(arguments))
 
     def _add(self, event: str, text: str) -> None:
+        if not text:
+            return
         if self._event != event:
             self._close_text()
             self._event = event

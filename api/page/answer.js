@@ -68,8 +68,9 @@ export function apply(/** @type {Answer} */ answer, /** @type {string} */ name, 
       answer.status = 'running';
       answer.attempt = data.attempt;
       answer.model = `${data.provider}/${data.model}`;
-      answer.notice = '';
-      answer.stale = true;
+      // A later attempt that is `started`, not `restarted`, goes on from the text that is there.
+      answer.notice = data.attempt === 1 ? '' : 'Another worker goes on with this answer.';
+      if (data.attempt === 1) answer.stale = true;
       break;
     case 'restarted':
       answer.status = 'running';

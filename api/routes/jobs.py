@@ -13,13 +13,14 @@ from api.problems import Problem
 from api.relay import LogGone
 from api.state import State, state
 from api.stream import LogResponse
-from shared.capabilities import refused_field
+from shared.capabilities import can_continue, refused_field
 from shared.clock import iso
 from shared.errors import Unavailable
 from shared.events import START, EventId, dump
 from shared.jobs import CancelOutcome, Job, Status
 from shared.redis import REDIS_FAULTS
 from shared.requests import JobRequest
+from shared.settings import ProviderConfig
 
 router = APIRouter()
 
@@ -47,10 +48,10 @@ async def submit(request: Request) -> Response:
     owner = here.access.owner(request)
     media_type = choose(request.headers.get("accept"), (JSON, SSE, NDJSON))
     job = await read_json(request, JobRequest, here.settings.max_body_bytes)
-    _check(job, here)
+    provider = _provider_of(job, here)
     try:
         async with asyncio.timeout(CREATE_S):
-            created = await here.jobs.create(owner, job, here.settings.max_queue)
+            created = await here.jobs.create(owner, job, here.settings.max_queue, can_continue=can_continue(provider))
     except TimeoutError:
         raise Unavailable from None
     url = f"/v1/jobs/{created.id}"
@@ -68,13 +69,14 @@ async def submit(request: Request) -> Response:
     return json_response(body, 202, {"Location": url, "X-Job-ID": created.id})
 
 
-def _check(job: JobRequest, here: State) -> None:
-    """Refuse what no worker could honour, before anything is queued."""
+def _provider_of(job: JobRequest, here: State) -> ProviderConfig:
+    """Return who is asked; refuse what no worker could honour, before anything is queued."""
     config = here.settings.providers().get(job.provider)
     if config is None:
         raise Problem(422, "unknown_provider", "provider: there is no provider of this name.", field="provider")
     if (field := refused_field(config, job)) is not None:
         raise Problem(422, "unsupported_parameter", f"{field}: this provider cannot honour it.", field=field)
+    return config
 
 
 @router.get("/v1/jobs")
@@ -145,7 +147,7 @@ async def cancel_and_wait(here: State, job_id: str) -> CancelOutcome:
 
 async def _whole(here: State, job: Job) -> dict[str, Any]:
     try:
-        answer = await here.log.answer(job.id, job.attempt)
+        answer = await here.log.answer(job.id, job.base)
     except REDIS_FAULTS:
         raise Unavailable from None
     return job.view(answer, here.access.events_url(job.id))

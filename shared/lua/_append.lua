@@ -3,7 +3,7 @@
 local function append(job, log, id, event, data)
   if add(log, id, event, data) then
     -- An attempt's `-0` is its opening, so `-1` is the first thing that the provider sent.
-    if string.sub(id, -2) == '-1' then redis.call('HSET', job, 'first_token_ms', now_ms()) end
+    if string.sub(id, -2) == '-1' then redis.call('HSETNX', job, 'first_token_ms', now_ms()) end
     return true
   end
   local there = redis.call('XRANGE', log, id, id)[1]

@@ -2,7 +2,7 @@
 -- From that event on, Redis refuses whatever an earlier attempt still writes.
 -- KEYS: queue, wake, leases, the worker's running jobs
 -- ARGV: worker, how many, lease ms, key prefix, arq's job prefix
--- Returns {lease held (0 or 1), {{id, attempt, request, created ms, started ms, now}, …}, {discarded ids}}.
+-- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now}, …}, {discarded ids}}.
 local worker, lease_ms, prefix = ARGV[1], tonumber(ARGV[3]), ARGV[4]
 local lease = redis.call('ZSCORE', KEYS[3], worker)
 if not lease or tonumber(lease) == 0 then return {0, {}, {}} end
@@ -12,7 +12,7 @@ redis.call('ZADD', KEYS[3], now + lease_ms, worker)
 local claimed, discarded = {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])) do
   local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
-  local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason')
+  local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base')
   redis.call('ZREM', KEYS[1], id)
   if record[1] ~= 'queued' then
     redis.call('DEL', ARGV[5] .. id)
@@ -20,16 +20,19 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0
   else
     local attempt = record[2] + 1
     local started = record[5] or now
-    redis.call('HSET', job, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_ms', started)
-    redis.call('HDEL', job, 'first_token_ms', 'restart_reason')
+    local goes_on = attempt > 1 and record[8] == '1'
+    local base = goes_on and tonumber(record[9]) or attempt
+    redis.call('HSET', job, 'status', 'running', 'worker', worker, 'attempt', attempt, 'base', base, 'started_ms', started)
+    redis.call('HDEL', job, 'restart_reason')
     redis.call('SADD', KEYS[4], id)
-    if attempt == 1 then
-      add(log, '1-0', 'started', '{"attempt":1,' .. record[6] .. '}')
+    if attempt == 1 or goes_on then
+      add(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record[6] .. '}')
     else
+      redis.call('HDEL', job, 'first_token_ms')
       add(log, attempt .. '-0', 'restarted',
         '{"attempt":' .. attempt .. ',"reason":"' .. (record[7] or 'worker_lost') .. '",' .. record[6] .. '}')
     end
-    claimed[#claimed + 1] = {id, attempt, record[3], tonumber(record[4]), tonumber(started), now}
+    claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now}
   end
 end
 

@@ -3,15 +3,17 @@
 import asyncio
 import signal
 import time
+from contextlib import aclosing
 from functools import partial
 
-from shared.events import EventId
+from shared.events import EventId, dump
 from shared.log import Append, Log
 from shared.queue import Claim, Queue
 from shared.redis import Scripts
 from tests.client import Event, text
 from tests.provider import Silence, Text, Tokens, Wait
 from tests.stack import Stack, eventually
+from worker.providers.demo import TEXT
 
 LEASE_S = 1.0
 
@@ -160,6 +162,73 @@ async def test_a_cancel_outlives_the_worker_that_should_have_honoured_it(bare: S
     result = await client.cancel(job_id)
     assert result["outcome"] in ("cancelled", "cancelling")
     assert [event.event for event in await client.all_events(job_id)] == ["queued", "started", "cancelled"]
+
+
+async def _ghost_attempt(stack: Stack, job_id: str, *pieces: str) -> None:
+    """Play a worker that claims the job, writes a beginning, and dies."""
+    queue, log = await _queue(stack), Log(stack.redis, Scripts(stack.redis), stack.keys)
+    (claim,) = await _claim(queue, "ghost", 0.2)
+    assert claim.job_id == job_id
+    for seq, piece in enumerate(pieces, 1):
+        await log.append([Append(job_id, EventId(claim.attempt, seq), "token", dump({"text": piece}))])
+
+
+async def test_an_answer_is_continued_where_the_provider_can(bare: Stack) -> None:
+    """`on_worker_lost: continue`: opened as `started`, the text stays, the provider is given it."""
+    bare.configure(lease_s=0.3)
+    await bare.api()
+    client = bare.client()
+    job_id = await client.submit(provider="anthropic", on_worker_lost="continue", max_tokens=100)
+    await _ghost_attempt(bare, job_id, "Half ", "an ")
+    bare.provider.script("m", Text(" "), Text(" answer"), Text(" and more"))
+    await bare.worker()
+    events = await client.all_events(job_id)
+    whole(events)
+    assert [(event.id, event.event) for event in events if event.event != "token"] == [
+        ("0-1", "queued"), ("1-0", "started"), ("2-0", "started"), (events[-1].id, "completed"),
+    ]  # fmt: skip
+    assert text(events) == "Half an  answer and more", "the seam's own space came once, the other one is the provider's"
+    assert text(await client.all_events(job_id, "1-1")) == "an  answer and more"
+    job = await client.job(job_id)
+    assert (job["text"], job["attempts"]) == (text(events), 2)
+    (call,) = bare.provider.calls
+    assert call.body["messages"][-1] == {"role": "assistant", "content": "Half an"}
+    assert call.body["max_tokens"] < 100
+
+
+async def test_an_answer_is_restarted_where_the_provider_cannot_continue(bare: Stack) -> None:
+    bare.configure(lease_s=0.3)
+    await bare.api()
+    client = bare.client()
+    job_id = await client.submit(provider="openai", on_worker_lost="continue")
+    await _ghost_attempt(bare, job_id, "Half ", "an ")
+    bare.provider.script("m", Text("whole"))
+    await bare.worker()
+    events = await client.all_events(job_id)
+    whole(events)
+    assert [event.event for event in events] == [
+        "queued", "started", "token", "restarted", "token", "completed",
+    ]  # fmt: skip
+    assert (await client.job(job_id))["text"] == text(events) == "whole"
+
+
+async def test_a_continued_answer_can_be_lost_and_continued_again(bare: Stack) -> None:
+    bare.configure(lease_s=0.3)
+    await bare.api()
+    client = bare.client()
+    job_id = await client.submit("tour", "demo", on_worker_lost="continue")
+    await _ghost_attempt(bare, job_id, "Hello! ")
+    local = await bare.worker()
+    async with aclosing(client.events(job_id)) as events:  # type: ignore[type-var]
+        async for event in events:
+            if event.key[0] == 2 and event.event == "token":
+                break
+    await bare.worker()
+    local.worker.handle_sig(signal.SIGTERM)
+    seen = await client.all_events(job_id)
+    whole(seen)
+    assert [event.event for event in seen if event.event != "token"] == ["queued", *["started"] * 3, "completed"]
+    assert text(seen) == TEXT
 
 
 async def test_a_newer_attempt_fences_the_older_one_in_the_log_itself(bare: Stack) -> None:

@@ -1,7 +1,7 @@
 """OpenAI chat completions, and every server that speaks them."""
 
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 from openai import AsyncOpenAI
@@ -13,6 +13,9 @@ from shared.settings import ProviderConfig
 from worker.providers import http
 from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated
 
+CONTINUE: Final = {"continue_final_message": True, "add_generation_prompt": False}
+"""vLLM's words for: go on from the last message instead of answering it."""
+
 
 class OpenAIProvider:
     """Streams `POST /chat/completions`, through the SDK's request and over its aiohttp transport."""
@@ -21,6 +24,7 @@ class OpenAIProvider:
         self, config: ProviderConfig, transport: httpx2.AsyncBaseTransport, *, compatible: bool = False
     ) -> None:
         """`compatible`: a server that speaks the API as it was before OpenAI renamed `max_tokens`."""
+        self._continues = config.continues
         key = config.api_key.get_secret_value() if config.api_key else None
         if key is None and config.base_url is None:
             raise NotConfigured
@@ -78,6 +82,7 @@ class OpenAIProvider:
             "messages": messages,
             "stream": True,
             "stream_options": {"include_usage": True},
+            "extra_body": CONTINUE if self._continues and messages[-1]["role"] == "assistant" else None,
             **{name: value for name, value in optional.items() if value is not None},
         }
 

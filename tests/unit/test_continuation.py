@@ -1,0 +1,24 @@
+"""The seam between two attempts of one text."""
+
+import pytest
+
+from worker.continuation import Continuation
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix", "pieces", "new"),
+    [
+        ("Half an ", "Half an", [" answer"], "answer"),
+        ("Half an ", "Half an", ["answer"], "answer"),
+        ("Half an ", "Half an", [" ", " answer"], " answer"),
+        ("One.\n\n", "One.", ["\n", "\nTwo."], "Two."),
+        ("One.\n\n", "One.", ["\nTwo. \n"], "Two. \n"),
+        ("Half an ans", "Half an ans", ["wer ", " x"], "wer  x"),
+        ("", "", [" x"], " x"),
+        ("  \n", "", ["  \n", "x"], "x"),
+    ],
+)
+def test_white_space_at_the_seam_comes_once(text: str, prefix: str, pieces: list[str], new: str) -> None:
+    continuation = Continuation(text)
+    assert continuation.prefix == prefix
+    assert "".join(map(continuation.feed, pieces)) == new
