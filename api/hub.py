@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from api.attendance import Attendance
 from api.relay import Reader
 from shared.clock import mono_s
 from shared.events import Entry, EventId
@@ -49,10 +50,17 @@ class Watch:
 
 class Hub:
     def __init__(
-        self, log: Log, subscriber: Subscriber, keys: Keys, heartbeat_s: float, exiting: Callable[[], bool]
+        self,
+        log: Log,
+        subscriber: Subscriber,
+        attendance: Attendance,
+        keys: Keys,
+        heartbeat_s: float,
+        exiting: Callable[[], bool],
     ) -> None:
         self._log = log
         self._subscriber = subscriber
+        self._attendance = attendance
         self._keys = keys
         self._heartbeat_s = heartbeat_s
         self._exiting = exiting
@@ -65,6 +73,7 @@ class Hub:
 
     async def start(self) -> None:
         await self._subscriber.start()
+        await self._attendance.start()
         self._ticker = asyncio.create_task(self._tick(), name="heartbeats")
 
     async def stop(self) -> None:
@@ -72,19 +81,26 @@ class Hub:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
         self.end_all()
+        await self._attendance.stop()
         await self._subscriber.stop()
 
-    def attach(self, job_id: str, cursor: EventId) -> Reader:
-        """Return a new reader of a log; everything behind its cursor will reach it. Detach it in the end."""
+    def attach(self, job_id: str, cursor: EventId, leave_grace_s: float | None = None) -> Reader:
+        """Return a new reader of a log; everything behind its cursor will reach it. Detach it in the end.
+
+        `leave_grace_s`: the reader counts as one for a job that is cancelled when nobody reads it for so long.
+        """
         watch = self._watches.get(job_id)
         if watch is None:
             watch = self._watches[job_id] = Watch()
         listening = self._subscriber.subscribe(self._keys.log(job_id), watch)
-        reader = Reader(self._log, job_id, cursor, listening)
+        reader = Reader(self._log, job_id, cursor, listening, counts=leave_grace_s is not None)
+        self._attendance.enter(job_id, leave_grace_s)
         watch.readers.add(reader)
         return reader
 
     def detach(self, reader: Reader) -> None:
+        if reader.counts:
+            self._attendance.leave(reader.job_id)
         watch = self._watches[reader.job_id]
         watch.readers.discard(reader)
         if not watch.readers:

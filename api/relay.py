@@ -29,7 +29,11 @@ class LogGone(Exception):
 class Reader:
     """Yields a log's entries in order, each once, from a cursor to the last event."""
 
-    def __init__(self, log: Log, job_id: str, cursor: EventId, listening: asyncio.Future[None]) -> None:
+    def __init__(
+        self, log: Log, job_id: str, cursor: EventId, listening: asyncio.Future[None], *, counts: bool = False
+    ) -> None:
+        self.counts = counts
+        """Whether a job that minds is cancelled some time after this reader, should it be the last, has left."""
         self.job_id = job_id
         self.cursor = cursor
         self.active_s = mono_s()

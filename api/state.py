@@ -7,10 +7,12 @@ from sse_starlette.sse import AppStatus
 from starlette.requests import HTTPConnection
 
 from api.access import Access
+from api.attendance import Attendance
 from api.hub import Hub
 from shared.jobs import Jobs
 from shared.keys import Keys
 from shared.log import Log
+from shared.presence import Presence
 from shared.prices import Prices
 from shared.redis import Redis, Scripts, connect
 from shared.settings import Settings
@@ -37,7 +39,8 @@ class State:
         redis = connect(settings.redis_url, connections=CONNECTIONS)
         scripts = Scripts(redis)
         jobs, log = Jobs(redis, scripts, keys), Log(redis, scripts, keys)
-        hub = Hub(log, Subscriber(settings.redis_url), keys, settings.heartbeat_s, exiting)
+        attendance = Attendance(Presence(scripts, keys))
+        hub = Hub(log, Subscriber(settings.redis_url), attendance, keys, settings.heartbeat_s, exiting)
         prices = Prices.read(settings.prices)
         return cls(settings, redis, scripts, jobs, log, hub, Access(settings, jobs), prices)
 

@@ -55,6 +55,8 @@ class Job:
     cost_usd: str | None = None
     error: dict[str, Any] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    leave_grace_s: float | None = None
+    """How long nobody may read the job before it is cancelled; None when that is no reason."""
 
     @property
     def live(self) -> bool:
@@ -128,7 +130,7 @@ class Jobs:
             keys.wake,
         ]
         target = dump({"provider": request.provider, "model": request.model})
-        record: list[str | bytes | int] = [
+        record: list[str | bytes | int | float] = [
             *("owner", owner),
             *("provider", request.provider),
             *("model", request.model),
@@ -139,6 +141,8 @@ class Jobs:
             *("continues", int(can_continue and request.on_worker_lost == "continue")),
             *("input_estimate", request.input_estimate()),
         ]
+        if request.leave_grace_s is not None:
+            record += ("leave_grace_s", request.leave_grace_s)
         args = [job_id, arq_payload(job_id), LIVE_TTL_S * 1000, max_queue, keys.prefix, *record]
         reply = await self._scripts.run("create", names, args)
         if reply[0] == -1:
@@ -227,6 +231,7 @@ _FIELDS: Final = [
     "cost_usd",
     "error",
     "metadata",
+    "leave_grace_s",
 ]
 
 
@@ -265,4 +270,5 @@ def _decode(job_id: str, raw: Sequence[bytes | None]) -> Job | None:
         cost_usd=text("cost_usd"),
         error=json("error"),
         metadata=json("metadata") or {},
+        leave_grace_s=json("leave_grace_s"),
     )

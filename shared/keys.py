@@ -18,6 +18,10 @@ class Keys:
         """Stream: the job's events, ids `<attempt>-<seq>`. Also the name of the channel that says it grew."""
         return f"{self.prefix}:log:{job_id}"
 
+    def present(self, job_id: str) -> str:
+        """Sorted set: API processes by the time until which the job is to be taken as read there (ms)."""
+        return f"{self.prefix}:present:{job_id}"
+
     def owner_jobs(self, owner: str) -> str:
         """Sorted set: an owner's job ids by order of creation."""
         return f"{self.prefix}:owner:{owner}:jobs"

@@ -96,10 +96,16 @@ class Queue:
         held, cancels, _ = await self._scripts.run("renew", keys, [worker, int(lease_s * 1000), int(new)])
         return Renewal(held == 1, [job_id.decode() for job_id in cancels])
 
-    async def claim(self, worker: str, at_most: int, lease_s: float) -> Claims:
-        """Take waiting jobs out of the queue, open each one's next attempt, prolong the lease."""
+    async def claim(
+        self, worker: str, at_most: int, lease_s: float, retention_s: float = 3600, *, judge_readers: bool = False
+    ) -> Claims:
+        """Take waiting jobs out of the queue, open each one's next attempt, prolong the lease.
+
+        `judge_readers`: end those that are to be cancelled when nobody reads them and that nobody reads.
+        """
         keys = [self._keys.queue, self._keys.wake, self._keys.leases, self._keys.running(worker)]
-        args = [worker, at_most, int(lease_s * 1000), self._keys.prefix, ARQ_JOB]
+        times = [int(retention_s * 1000), int(judge_readers)]
+        args = [worker, at_most, int(lease_s * 1000), self._keys.prefix, ARQ_JOB, *times]
         held, raw_claims, raw_discarded = await self._scripts.run("claim", keys, args)
         claims = [Claim(worker, raw_id.decode(), *rest) for raw_id, *rest in raw_claims]
         return Claims(held == 1, claims, [job_id.decode("utf-8", "replace") for job_id in raw_discarded])

@@ -21,7 +21,7 @@ _LUA: Final = Path(__file__).parent / "lua"
 
 _PRELUDES: Final = {
     "create": ("_now",),
-    "claim": ("_now", "_log"),
+    "claim": ("_now", "_log", "_end", "_presence"),
     "append": ("_now", "_log", "_append"),
     "renew": ("_now",),
     "finish": ("_now", "_log", "_append"),
@@ -30,6 +30,8 @@ _PRELUDES: Final = {
     "reap": ("_now", "_log", "_end"),
     "delete": (),
     "compact": (),
+    "attend": ("_now",),
+    "absent": ("_now", "_presence"),
 }
 
 

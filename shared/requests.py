@@ -75,6 +75,11 @@ class JobRequest(_Strict):
         Field(max_length=MAX_METADATA),
     ] = {}
 
+    @property
+    def leave_grace_s(self) -> float | None:
+        """How long nobody may read the job before it is cancelled; None when that is no reason."""
+        return self.disconnect_grace_s if self.on_disconnect == "cancel" else None
+
     def unsupported(self) -> str | None:
         """Name the first field that asks for what is not built yet: refused, never ignored."""
         asked = {
@@ -83,7 +88,6 @@ class JobRequest(_Strict):
             "response_format": self.response_format not in (None, {"type": "text"}),
             "reasoning": self.reasoning is not None,
             "fallbacks": bool(self.fallbacks),
-            "on_disconnect": self.on_disconnect == "cancel",
             "priority": self.priority != "normal",
         }
         return next((name for name, is_asked in asked.items() if is_asked), None)

@@ -87,7 +87,10 @@ class LeaseWorker(Worker):
                 self._claim_lost = False
             self._claim_lost = True
             lease = self.workshop.lease
-            claims = await self.workshop.queue.claim(lease.worker, free, self.workshop.settings.lease_s)
+            settings = self.workshop.settings
+            claims = await self.workshop.queue.claim(
+                lease.worker, free, settings.lease_s, settings.retention_s, judge_readers=lease.steady
+            )
             self._claim_lost = False
             if not claims.lease_held:
                 lease.renew_soon()

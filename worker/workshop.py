@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from shared.clock import mono_s
 from shared.keys import Keys
 from shared.log import Log
+from shared.presence import Presence
 from shared.prices import Prices
 from shared.queue import Claim, Queue
 from shared.redis import REDIS_FAULTS, Redis, Scripts, connect, problem
@@ -31,6 +32,9 @@ T = TypeVar("T")
 
 WATCH_S: Final = 0.1
 """Resolution of the attempts' clocks."""
+
+READERS_S: Final = 0.5
+"""Between two looks for readers of jobs that mind: what a closed tab costs beyond its grace."""
 
 COMMAND_TIMEOUT_S: Final = 5.0
 """Workers wait for Redis; only API processes have a client to tell."""
@@ -61,6 +65,7 @@ class Workshop:
         self.queue = Queue(self.redis, self._scripts, self.keys)
         self._log = Log(self.redis, self._scripts, self.keys)
         self._writer = Writer(self._log)
+        self._presence = Presence(self._scripts, self.keys)
         self._prices = Prices.read(settings.prices)
         self._subscriber = Subscriber(settings.redis_url)
         self.lease = Lease(
@@ -87,6 +92,7 @@ class Workshop:
             self._reaper.run(),
             self.compactor.run(),
             self._watch(),
+            self._watch_readers(),
         )
         self._tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         for task in self._tasks:
@@ -203,6 +209,22 @@ class Workshop:
             now_s = mono_s()
             for attempt in list(self.attempts.values()):
                 attempt.watch(now_s)
+
+    async def _watch_readers(self) -> None:
+        """Cancel the attempts that are to be cancelled when nobody reads them, and that nobody reads."""
+        while True:
+            await asyncio.sleep(READERS_S)
+            minding = [id for id, attempt in self.attempts.items() if attempt.request.leave_grace_s is not None]
+            # After an outage the API processes' words have run out, and their readers are still there.
+            if not minding or not self.lease.steady:
+                continue
+            try:
+                deserted = await self._presence.absent(minding)
+            except REDIS_FAULTS as error:
+                logger.warning("readers not looked for (%s)", type(error).__name__)
+                continue
+            for job_id in deserted:
+                self._cancel(job_id)
 
     async def _until_redis_answers(self) -> None:
         """Wait for a Redis that may be used; say what is wrong meanwhile."""

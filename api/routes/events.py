@@ -14,6 +14,7 @@ from api.state import State, state
 from api.stream import LogResponse, ndjson_line
 from shared.errors import JobNotFound
 from shared.events import START, Entry, EventId
+from shared.jobs import Job
 
 router = APIRouter()
 
@@ -37,10 +38,11 @@ async def events(
     media_type = choose(request.headers.get("accept"), (SSE, NDJSON, JSON))
     cursor = _cursor(request.headers.get("last-event-id"), last_event_id)
     if media_type == JSON:
-        return await _long_poll(here, job_id, cursor, wait_s)
+        return await _long_poll(here, job, cursor, wait_s)
     if not job.live and cursor != START and await _is_last(here, job_id, cursor):
         return Response(status_code=204)
-    return LogResponse(here.hub, here.hub.attach(job_id, cursor), media_type)
+    reader = here.hub.attach(job_id, cursor, job.leave_grace_s if job.live else None)
+    return LogResponse(here.hub, reader, media_type)
 
 
 def _cursor(header: str | None, query: str | None) -> EventId:
@@ -54,12 +56,12 @@ async def _is_last(here: State, job_id: str, cursor: EventId) -> bool:
     return last is not None and last.last and last.id == cursor
 
 
-async def _long_poll(here: State, job_id: str, cursor: EventId, wait_s: float) -> Response:
+async def _long_poll(here: State, job: Job, cursor: EventId, wait_s: float) -> Response:
     """Answer as soon as there is an event behind the cursor, or when the wait is over."""
-    if cursor != START and await _is_last(here, job_id, cursor):
+    if cursor != START and await _is_last(here, job.id, cursor):
         return _polled([], cursor, closed=True)
     found: list[Entry] = []
-    reader = here.hub.attach(job_id, cursor)
+    reader = here.hub.attach(job.id, cursor, job.leave_grace_s if job.live else None)
     try:
         async with asyncio.timeout(max(wait_s, LEAST_WAIT_S)), aclosing(reader.batches()) as batches:
             async for batch in batches:

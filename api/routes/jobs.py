@@ -56,7 +56,7 @@ async def submit(request: Request) -> Response:
         raise Unavailable from None
     url = f"/v1/jobs/{created.id}"
     if media_type != JSON:
-        reader = here.hub.attach(created.id, START)
+        reader = here.hub.attach(created.id, START, job.leave_grace_s)
         return LogResponse(here.hub, reader, media_type, {"Location": url, "X-Job-ID": created.id})
     body = {
         "id": created.id,

@@ -1,7 +1,7 @@
 -- Move waiting jobs from the queue into a worker's hands, each with its next attempt opened in its log.
 -- From that event on, Redis refuses whatever an earlier attempt still writes.
 -- KEYS: queue, wake, leases, the worker's running jobs
--- ARGV: worker, how many, lease ms, key prefix, arq's job prefix
+-- ARGV: worker, how many, lease ms, key prefix, arq's job prefix, retention ms, 1 to cancel jobs that nobody reads
 -- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now}, …}, {discarded ids}}.
 local worker, lease_ms, prefix = ARGV[1], tonumber(ARGV[3]), ARGV[4]
 local lease = redis.call('ZSCORE', KEYS[3], worker)
@@ -12,11 +12,14 @@ redis.call('ZADD', KEYS[3], now + lease_ms, worker)
 local claimed, discarded = {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])) do
   local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
-  local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base')
+  local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base', 'leave_grace_s')
   redis.call('ZREM', KEYS[1], id)
   if record[1] ~= 'queued' then
     redis.call('DEL', ARGV[5] .. id)
     discarded[#discarded + 1] = id
+  elseif record[10] and ARGV[7] == '1' and deserted(prefix .. ':present:' .. id, now) then
+    local usage = estimate(job, log, tonumber(record[2]))
+    end_job(prefix, id, 'cancelled', 'cancelled', '{"usage":' .. usage .. '}', usage, ARGV[6], now)
   else
     local attempt = record[2] + 1
     local started = record[5] or now

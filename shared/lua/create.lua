@@ -23,5 +23,13 @@ for _, old in ipairs(redis.call('ZRANGE', KEYS[5], 0, 1)) do
   if redis.call('EXISTS', ARGV[5] .. ':job:' .. old) == 0 then redis.call('ZREM', KEYS[5], old) end
 end
 
+-- A job that minds being read by nobody waits for its first reader as for one that has left, and a while longer.
+local grace_s = redis.call('HGET', KEYS[1], 'leave_grace_s')
+if grace_s then
+  local present = ARGV[5] .. ':present:' .. id
+  redis.call('ZADD', present, now + math.max(grace_s * 1000, 10000), 'submit')
+  redis.call('PEXPIRE', present, live_ms)
+end
+
 redis.call('LPUSH', KEYS[7], 1)
 return {1, now, position}
