@@ -19,6 +19,9 @@ from shared.subscriber import Subscriber
 TICK_S: Final = 0.25
 """Resolution of heartbeats."""
 
+STALL_S: Final = 30.0
+"""How long a client may leave what was sent to it untaken before it is cut off."""
+
 EXIT_SPREAD_S: Final = 1.0
 """Over how long a process that is told to exit ends its streams: its readers do not all come back at once."""
 
@@ -115,15 +118,18 @@ class Hub:
                 loop.call_later(random.uniform(0, spread_s), reader.end)
 
     async def _tick(self) -> None:
-        """Nudge the readers that have been quiet for a heartbeat; see the server's exit coming."""
+        """Nudge quiet readers, cut stalled ones off, see the server's exit coming."""
         ending = False
         while True:
             await asyncio.sleep(min(TICK_S, self._heartbeat_s / 4))
             if not ending and self._exiting():
                 ending = True
                 self.end_all(EXIT_SPREAD_S)
-            quiet_since_s = mono_s() - self._heartbeat_s
-            for watch in self._watches.values():
-                for reader in watch.readers:
-                    if reader.active_s < quiet_since_s:
+            now_s = mono_s()
+            for watch in list(self._watches.values()):
+                for reader in list(watch.readers):
+                    if reader.sending_since_s is not None:
+                        if now_s - reader.sending_since_s > STALL_S:
+                            reader.on_stall()
+                    elif now_s - reader.active_s > self._heartbeat_s:
                         reader.nudge()

@@ -6,8 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from api import access_log, problems
+from api.connection import note_transport
 from api.routes import events, health, jobs, models, page
 from api.state import State
 from shared.redis import REDIS_FAULTS
@@ -16,6 +18,12 @@ from shared.settings import Settings, load_settings
 
 CORS_REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
 CORS_RESPONSE_HEADERS = ["Location", "X-Job-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"]
+
+
+class App(FastAPI):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        note_transport(scope, send)
+        await super().__call__(scope, receive, send)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -33,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         await here.hub.stop()
         await here.redis.aclose()
 
-    app = FastAPI(title="Rejoin", version="0.1.0", summary="Generation that outlives the connection", lifespan=lifespan)
+    app = App(title="Rejoin", version="0.1.0", summary="Generation that outlives the connection", lifespan=lifespan)
     access_log.install()
     problems.install(app)
     if settings.cors_origins:

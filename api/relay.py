@@ -7,7 +7,7 @@ else the log itself is read, from the same cursor, with the same read as at the 
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
 from shared.clock import mono_s
@@ -38,6 +38,10 @@ class Reader:
         self.cursor = cursor
         self.active_s = mono_s()
         """When something was last yielded."""
+        self.sending_since_s: float | None = None
+        """Since when the response waits for its client to take what was sent."""
+        self.on_stall: Callable[[], None] = self.end
+        """Cuts the client off."""
         self._log = log
         self._listening = listening
         self._inbox: deque[Entry] = deque()

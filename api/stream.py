@@ -13,9 +13,11 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from api.connection import Connection
 from api.hub import Hub
 from api.negotiation import NDJSON, SSE
 from api.relay import LogGone, Reader
+from shared.clock import mono_s
 from shared.events import Entry
 
 RETRY_MS: Final = 2000
@@ -58,6 +60,9 @@ class LogResponse(EventSourceResponse):
             self._hub.detach(self._reader)
             await super().__call__(scope, receive, send)
             return
+        connection = Connection(scope)
+        connection.bound_buffer()
+        self._reader.on_stall = connection.abort
         gone = asyncio.create_task(self._until_gone(receive))
         try:
             await self._relay(send)
@@ -74,7 +79,9 @@ class LogResponse(EventSourceResponse):
                 async for batch in batches:
                     chunk = b"".join([self._frame(entry) for entry in batch]) if batch else self._ping_bytes
                     if chunk:
+                        self._reader.sending_since_s = mono_s()
                         await send(_body(chunk))
+                        self._reader.sending_since_s = None
         except (LogGone, ClientDisconnect):
             pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})

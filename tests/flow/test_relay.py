@@ -1,11 +1,14 @@
 """Messages are hints: lost, doubled, forged or late, the log decides what a reader sees."""
 
 import asyncio
+import socket
+
+import pytest
 
 from shared.events import START, EventId
 from shared.subscriber import Subscriber
 from tests.client import Client, text
-from tests.provider import Silence, Text, Wait
+from tests.provider import Silence, Text, Tokens, Wait
 from tests.stack import Stack, eventually
 
 
@@ -105,6 +108,33 @@ async def test_a_reader_that_reads_nothing_costs_bounded_memory(stack: Stack, cl
     hub.detach(reader)
     assert hub.open_streams == 0
     assert reader.cursor == EventId(1, 1)
+
+
+async def test_a_client_that_stops_reading_is_cut_off_and_slows_nobody_down(
+    stack: Stack, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.hub.STALL_S", 0.3)
+    pieces = ["x" * 20_000 for _ in range(300)]
+    gate = stack.provider.gate()
+    stack.provider.script("m", Text("a"), Wait(gate), Tokens(pieces, delay_s=0.002))
+    job_id = await client.submit()
+    await client.until(job_id, "token")
+    host, port = stack.url.removeprefix("http://").split(":")
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.connect((host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=narrow, limit=1024)
+    writer.write(f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await reader.readuntil(b"1-1")
+    hub = stack.apis[0].app.state.rejoin.hub
+    other = asyncio.create_task(client.all_events(job_id))
+    await eventually(lambda: hub.open_streams == 2)
+    gate.open()
+    assert text(await other) == "a" + "".join(pieces)
+    await eventually(lambda: hub.open_streams == 0)
+    with pytest.raises(ConnectionResetError):
+        await reader.read(-1)
+    writer.close()
 
 
 async def test_streams_end_when_their_readers_leave(stack: Stack, client: Client) -> None:
