@@ -44,6 +44,7 @@ class LeaseWorker(Worker):
         self._blocking = connect_blocking(workshop.settings.redis_url, longest_wait_s=LOOK_S)
         self._stopping = asyncio.Event()
         self._slot_freed = asyncio.Event()
+        self._waiting: asyncio.Future[Any] | None = None
         self._claim_lost = False
         super().__init__(
             functions=[func(generate, name=GENERATE)],
@@ -104,17 +105,14 @@ class LeaseWorker(Worker):
         """Wait for a new job while a slot is free, else for a slot; a signal ends either."""
         wait = self._slot_freed.wait() if len(self.tasks) >= self.max_jobs else self._wake_up()
         self._slot_freed.clear()
-        waiting, stopping = asyncio.ensure_future(wait), asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait((waiting, stopping), timeout=LOOK_S * 2, return_when=asyncio.FIRST_COMPLETED)
-            if self.workshop.broken.is_set():
-                self._stopping.set()
-            if waiting.done():
-                waiting.result()
-        finally:
+        self._waiting = waiting = asyncio.ensure_future(wait)
+        await asyncio.wait((waiting,), timeout=LOOK_S * 2)
+        if self.workshop.broken.is_set():
+            self._stopping.set()
+        if not waiting.done():
             waiting.cancel()
-            stopping.cancel()
-            await asyncio.gather(waiting, stopping, return_exceptions=True)
+        elif not waiting.cancelled():
+            waiting.result()
 
     async def _wake_up(self) -> None:
         await self.workshop.queue.wait(self._blocking, LOOK_S)
@@ -146,6 +144,8 @@ class LeaseWorker(Worker):
         if not self._stopping.is_set():
             logger.info("stopping on %s, handing over %d jobs", signal.Signals(signum).name, len(self.tasks))
             self._stopping.set()
+            if self._waiting is not None:
+                self._waiting.cancel()
 
     async def _leave(self) -> None:
         """Hand over what runs, wait for it, give the lease back."""

@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 import time
+from typing import Any
 
 from tests.client import Client, body
 from tests.provider import Silence, Text, Wait
@@ -92,8 +93,8 @@ async def test_a_claim_whose_reply_was_lost_is_given_back(stack: Stack, client: 
     claim = queue.claim
     lost = asyncio.Event()
 
-    async def claim_and_lose(*args: object) -> object:
-        claims = await claim(*args)  # type: ignore[arg-type]
+    async def claim_and_lose(*args: Any, **options: Any) -> object:
+        claims = await claim(*args, **options)
         if claims.claims and not lost.is_set():
             lost.set()
             raise ConnectionResetError("the reply was lost")

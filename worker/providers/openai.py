@@ -41,7 +41,10 @@ class OpenAIProvider:
     async def generate(self, request: JobRequest, sink: Sink) -> Finish:
         reason, usage = "", None
         create = self._client.chat.completions.with_streaming_response.create
-        async with create(**self._parameters(request)) as response, aclosing(http.events(response, sink)) as stream:
+        # As `extra_body`, which replaces the rest: the SDK walks typed parameters at a third of the cost of the call,
+        # and finds plain JSON in them.
+        call = create(model=request.model, messages=(), stream=True, extra_body=self._body(request))
+        async with call as response, aclosing(http.events(response, sink)) as stream:
             async for event in stream:
                 if event.data == b"[DONE]":
                     await http.drain(stream)
@@ -65,7 +68,7 @@ class OpenAIProvider:
     async def close(self) -> None:
         await self._client.close()
 
-    def _parameters(self, request: JobRequest) -> dict[str, Any]:
+    def _body(self, request: JobRequest) -> dict[str, Any]:
         messages: list[dict[str, Any]] = []
         if request.system is not None:
             messages.append({"role": "system", "content": request.system})
@@ -82,7 +85,7 @@ class OpenAIProvider:
             "messages": messages,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "extra_body": CONTINUE if self._continues and messages[-1]["role"] == "assistant" else None,
+            **(CONTINUE if self._continues and messages[-1]["role"] == "assistant" else {}),
             **{name: value for name, value in optional.items() if value is not None},
         }
 

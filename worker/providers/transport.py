@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, Final
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
@@ -31,6 +32,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
         self._tls: ssl.SSLContext = httpx2.create_ssl_context()
+        self._proxies = getproxies()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request, return when the answer's headers are there. Raises httpx2's errors."""
@@ -43,6 +45,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                 data=await request.aread() or None,
                 allow_redirects=False,
                 auto_decompress=False,
+                proxy=self._proxy(request.url),
                 trace_request_ctx=fate,
             )
         return httpx2.Response(
@@ -63,11 +66,16 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             trace.on_connection_reuseconn.append(_note_reuse)
             connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=KEEP_ALIVE_S, ssl=self._tls)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
-            # As the SDKs do: an operator's HTTPS_PROXY counts.
             self._session = aiohttp.ClientSession(
-                connector=connector, timeout=timeout, trace_configs=[trace], trust_env=True, auto_decompress=False
+                connector=connector, timeout=timeout, trace_configs=[trace], auto_decompress=False
             )
         return self._session
+
+    def _proxy(self, url: httpx2.URL) -> str | None:
+        """Return the proxy of the environment, as the SDKs do (aiohttp asks two threads for it on every request)."""
+        if not self._proxies or proxy_bypass(url.host):
+            return None
+        return self._proxies.get(url.scheme) or self._proxies.get("all")
 
 
 class _Body(httpx2.AsyncByteStream):
