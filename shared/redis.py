@@ -34,6 +34,9 @@ _PRELUDES: Final = {
     "absent": ("_now", "_presence"),
 }
 
+_RUN_WHEN_FULL: Final = ("renew", "finish", "release", "cancel", "reap", "delete", "compact", "attend")
+"""They write little and free much: a lease must not be lost, nor a reader left without an end, to a full server."""
+
 
 def connect(url: str, *, connections: int, command_timeout_s: float = COMMAND_TIMEOUT_S) -> Redis:
     """Return a client for short commands: few connections, bounded waits.
@@ -80,7 +83,7 @@ class Scripts:
     """Rejoin's state changes: each one script, atomic, safe to repeat."""
 
     def __init__(self, redis: Redis) -> None:
-        self.redis = redis
+        self._redis = redis
         self._scripts = {name: redis.register_script(source(name)) for name in _PRELUDES}
 
     async def run(self, name: str, keys: list[str], args: list[Any]) -> Any:
@@ -88,17 +91,30 @@ class Scripts:
         return await self._scripts[name](keys=keys, args=args)
 
     async def load(self) -> None:
-        """Send the scripts ahead, so that no first job pays for it."""
+        """Send the scripts ahead, so that no first job pays for it; let those that end things run in a full server."""
+        if await _version(self._redis) >= (7, 0):
+            for name in _RUN_WHEN_FULL:
+                self._scripts[name] = self._redis.register_script("#!lua flags=allow-oom\n" + source(name))
         for script in self._scripts.values():
-            await self.redis.script_load(script.script)
+            await self._redis.script_load(script.script)
+
+
+def is_full(error: Exception) -> bool:
+    """Say whether a command was refused because the server has no memory left."""
+    return isinstance(error, RedisError) and "OOM" in str(error)
+
+
+async def _version(redis: Redis) -> tuple[int, int]:
+    info = await redis.info("server")
+    major, minor, *_ = str(info.get("valkey_version") or info.get("redis_version") or "0.0").split(".")
+    return int(major), int(minor)
 
 
 async def problem(redis: Redis) -> str | None:
     """Say in one sentence why this server must not be used, or None when it may."""
-    info = await redis.info("server")
-    version = str(info.get("valkey_version") or info.get("redis_version") or "0")
-    if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
-        return f"Redis {version} is too old: 6.2 or later is needed."
+    version = await _version(redis)
+    if version < MIN_VERSION:
+        return f"Redis {version[0]}.{version[1]} is too old: 6.2 or later is needed."
     memory = await redis.info("memory")
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":

@@ -35,6 +35,7 @@ class Stop(StrEnum):
     FIRST_TOKEN_TIMEOUT = "first_token_timeout"
     IDLE_TIMEOUT = "idle_timeout"
     JOB_TIMEOUT = "job_timeout"
+    STORAGE_FULL = "storage_full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,9 @@ class Attempt:
     ) -> None:
         self.claim = claim
         self.request = request
-        self.log: AttemptLog = writer.open(claim.job_id, claim.attempt, lambda: self.stop(Stop.LOST))
+        self.log: AttemptLog = writer.open(
+            claim.job_id, claim.attempt, lambda: self.stop(Stop.LOST), lambda: self.stop(Stop.STORAGE_FULL)
+        )
         self._provider = provider
         self._writer = writer
         self._timeouts = timeouts

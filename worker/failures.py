@@ -41,6 +41,7 @@ CODES: Final = {
     "first_token_timeout": (True, "The provider sent no first token in time."),
     "idle_timeout": (True, "The provider fell silent in mid-answer."),
     "job_timeout": (True, "The job took longer than it may."),
+    "storage_full": (True, "The server has no room for the answer."),
     "internal_error": (True, "The worker failed on this job."),
 }
 

@@ -168,7 +168,7 @@ class Workshop:
         """Write the end, or pass the job on, until Redis has taken it."""
         log, claim = attempt.log, attempt.claim
         await self._writer.settle(log)
-        if isinstance(outcome, Lost) or log.refused:
+        if isinstance(outcome, Lost):
             return
         if isinstance(outcome, HandedOver):
             if rest := log.take(whole=True):

@@ -8,12 +8,14 @@ does everything on an idle worker; only what comes within a tick of the last wri
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from shared.clock import mono_s
 from shared.events import REASONING, TOKEN, TOOL_CALL, EventId, dump, text_data
 from shared.log import Append, Log
-from shared.redis import REDIS_FAULTS
+from shared.redis import REDIS_FAULTS, is_full
 from worker.text import Surrogates
 
 logger = logging.getLogger(__name__)
@@ -24,14 +26,28 @@ TICK_S: Final = 0.008
 MAX_PENDING: Final = 8 * 1024 * 1024
 """Characters that a worker keeps while Redis is away; beyond it the providers are not read any more."""
 
+FULL_S: Final = 2.0
+"""How long a server without memory is waited for before the attempts that it has no room for are failed."""
+
 RETRY_FIRST_S: Final = 0.05
 RETRY_LONGEST_S: Final = 1.0
+
+
+class StorageFull(Exception):
+    """Redis has had no memory left for a while."""
 
 
 class AttemptLog:
     """What one attempt has produced and not yet appended. Sync to write: the reader of a provider never waits."""
 
-    def __init__(self, writer: "Writer", job_id: str, attempt: int, on_refused: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        writer: "Writer",
+        job_id: str,
+        attempt: int,
+        on_refused: Callable[[], None],
+        on_full: Callable[[], None],
+    ) -> None:
         self.job_id = job_id
         self.attempt = attempt
         self.characters = 0
@@ -39,6 +55,7 @@ class AttemptLog:
         self.refused = False
         self._writer = writer
         self._on_refused = on_refused
+        self._on_full = on_full
         self._seq = 1
         self._event = ""
         self._parts: list[str] = []
@@ -108,6 +125,14 @@ class AttemptLog:
         self._closed.append((event, data))
         return self.take(whole=True)
 
+    def give_up(self, appends: int) -> None:
+        """Forget what is pending, and so many events that were taken and could not be stored."""
+        self._seq -= appends
+        self._parts.clear()
+        self._closed.clear()
+        self.refused = True
+        self._on_full()
+
     def refuse(self) -> None:
         """Learn that the log belongs to a newer attempt or has ended."""
         if not self.refused:
@@ -134,9 +159,14 @@ class Writer:
         self._room = asyncio.Event()
         self._room.set()
 
-    def open(self, job_id: str, attempt: int, on_refused: Callable[[], None]) -> AttemptLog:
-        """Return the log of a new attempt, whose opening event is there already."""
-        return AttemptLog(self, job_id, attempt, on_refused)
+    def open(
+        self, job_id: str, attempt: int, on_refused: Callable[[], None], on_full: Callable[[], None] = lambda: None
+    ) -> AttemptLog:
+        """Return the log of a new attempt, whose opening event is there already.
+
+        `on_refused`: it belongs to somebody else. `on_full`: the server has had no memory for it for a while.
+        """
+        return AttemptLog(self, job_id, attempt, on_refused, on_full)
 
     @property
     def full(self) -> bool:
@@ -200,6 +230,11 @@ class Writer:
         self._appending = asyncio.get_running_loop().create_future()
         try:
             results = await self._append(appends)
+        except StorageFull:
+            taken = Counter(append.job_id for append in appends)
+            for log in logs:
+                log.give_up(taken[log.job_id])
+            return
         finally:
             self._appending.set_result(None)
             self._appending = None
@@ -213,10 +248,13 @@ class Writer:
     async def _append(self, appends: list[Append]) -> list[bool]:
         """Append until Redis has answered. A repeat is safe: what is there already counts as appended."""
         delay_s = RETRY_FIRST_S
+        patience_s = mono_s() + FULL_S
         while True:
             try:
                 return await self._log.append(appends)
             except REDIS_FAULTS as error:
                 logger.warning("%d events wait for Redis (%s)", len(appends), type(error).__name__)
+                if is_full(error) and mono_s() > patience_s:
+                    raise StorageFull from None
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(delay_s * 2, RETRY_LONGEST_S)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.client import body, text
-from tests.provider import ScriptedProvider, Text, Tokens, Wait
+from tests.provider import ScriptedProvider, Silence, Text, Tokens, Wait
 from tests.stack import Stack, eventually
 from tests.valkey import valkey
 
@@ -84,3 +84,26 @@ async def test_processes_may_start_before_redis(own: Stack) -> None:
     own.valkey.start()
     await starting
     assert (await client.all_events(await client.submit()))[-1].event == "completed"
+
+
+async def test_a_full_redis_fails_the_answer_and_keeps_what_is_there_readable(own: Stack) -> None:
+    await own.worker()
+    await own.api()
+    client = own.client()
+    gate = own.provider.gate()
+    own.provider.script("m", Text("half "), Wait(gate), Text("never stored"), Silence())
+    job_id = await client.submit()
+    await client.until(job_id, "token")
+    await own.redis.config_set("maxmemory", "1mb")
+    gate.open()
+    events = await asyncio.wait_for(client.all_events(job_id), 10)
+    assert [event.event for event in events] == ["queued", "started", "token", "failed"]
+    assert (events[-1].data["code"], events[-1].data["retryable"]) == ("storage_full", True)
+    assert [event.id for event in events] == ["0-1", "1-0", "1-1", "1-2"]
+    assert await own.provider.calls[0].closed()
+    refused = await client.http.post("/v1/jobs", json=body())
+    assert refused.status_code == 503
+    assert await own.redis.zcard(own.keys.queue) == 0
+    assert text(await client.all_events(job_id)) == "half "
+    await own.redis.config_set("maxmemory", "0")
+    assert (await client.all_events(await client.submit("other")))[-1].event == "completed"
