@@ -4,6 +4,7 @@ Kept from arq: the sorted set, the job's payload under its own key, the payload'
 does not do is done by scripts: a claimed job leaves the queue, a worker's lease covers all that it holds.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -62,6 +63,8 @@ class Claims(NamedTuple):
 class Renewal(NamedTuple):
     lease_held: bool
     cancels: list[str]
+    now_ms: int
+    """Redis' clock."""
 
 
 class Reaped(NamedTuple):
@@ -83,9 +86,9 @@ class Queue:
         """Return when a job has come, or after `longest_s`."""
         await blocking.blpop([self._keys.wake], timeout=longest_s)  # type: ignore[misc, arg-type]
 
-    async def register(self, worker: str, lease_s: float) -> None:
+    async def register(self, worker: str, lease_s: float) -> Renewal:
         """Take out a lease for a worker that holds nothing yet."""
-        await self._renew(worker, lease_s, new=True)
+        return await self._renew(worker, lease_s, new=True)
 
     async def renew(self, worker: str, lease_s: float) -> Renewal:
         """Prolong the lease on all that the worker holds, and learn what to cancel."""
@@ -93,8 +96,8 @@ class Queue:
 
     async def _renew(self, worker: str, lease_s: float, *, new: bool) -> Renewal:
         keys = [self._keys.leases, self._keys.cancels(worker)]
-        held, cancels, _ = await self._scripts.run("renew", keys, [worker, int(lease_s * 1000), int(new)])
-        return Renewal(held == 1, [job_id.decode() for job_id in cancels])
+        held, cancels, now_ms = await self._scripts.run("renew", keys, [worker, int(lease_s * 1000), int(new)])
+        return Renewal(held == 1, [job_id.decode() for job_id in cancels], now_ms)
 
     async def claim(
         self, worker: str, at_most: int, lease_s: float, retention_s: float = 3600, *, judge_readers: bool = False
@@ -132,12 +135,24 @@ class Queue:
         names = [keys.job(id), keys.log(id), ARQ_JOB + id, keys.running(worker), keys.cancels(worker), keys.ended]
         return bool(await self._scripts.run("finish", names, args) == 1)
 
-    async def release(self, job_id: str, worker: str, reason: str, attempt: int | None = None) -> bool:
-        """Put a job back in front of the queue without charging an attempt. False when it is not ours any more."""
+    async def release(
+        self, job_id: str, worker: str, reason: str, attempt: int | None = None, retention_s: float = 3600
+    ) -> bool:
+        """Put a job back in front of the queue without charging an attempt. False when it is not ours any more.
+
+        One that is to be cancelled ends here instead, and is kept for the retention.
+        """
         keys = self._keys
         names = [keys.job(job_id), keys.queue, keys.wake, keys.running(worker), keys.cancels(worker)]
-        args = [job_id, worker, "" if attempt is None else attempt, reason]
+        number = "" if attempt is None else attempt
+        args = [job_id, worker, number, reason, keys.prefix, int(retention_s * 1000)]
         return bool(await self._scripts.run("release", names, args) == 1)
+
+    async def abandon(self, worker: str, job_ids: Iterable[str]) -> None:
+        """Let go of jobs that the worker holds and does not run: they go the way of a lost worker's."""
+        lost = f"{worker}:lost"
+        keys = [self._keys.leases, self._keys.running(worker), self._keys.running(lost)]
+        await self._scripts.run("abandon", keys, [self._keys.prefix, worker, lost, *job_ids])
 
     async def leave(self, worker: str, reason: str) -> None:
         """Give back whatever the worker still holds, then its lease."""
@@ -148,9 +163,12 @@ class Queue:
         await self._redis.zrem(self._keys.leases, worker)
         await self._redis.delete(self._keys.cancels(worker))
 
-    async def reap(self, max_attempts: int, retention_s: float) -> Reaped:
-        """Take the jobs of one worker whose lease has run out: requeue or end each."""
+    async def reap(self, max_attempts: int, retention_s: float, until_ms: int) -> Reaped:
+        """Take the jobs of one worker whose lease has run out: requeue or end each.
+
+        `until_ms`: how long the reaper may judge, on Redis' clock; later the script does nothing.
+        """
         keys = [self._keys.leases, self._keys.queue, self._keys.wake]
-        args = [self._keys.prefix, max_attempts, int(retention_s * 1000), REAP_AT_ONCE]
+        args = [self._keys.prefix, max_attempts, int(retention_s * 1000), REAP_AT_ONCE, until_ms]
         worker, requeued, ended, more = await self._scripts.run("reap", keys, args)
         return Reaped(worker.decode(), requeued, ended, more == 1)

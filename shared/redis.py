@@ -7,7 +7,7 @@ from typing import Any, Final
 from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError, TimeoutError
+from redis.exceptions import ConnectionError, DataError, RedisError, TimeoutError
 
 REDIS_FAULTS: Final = (RedisError, OSError)
 """What a command raises when Redis is away, slow, full or refuses."""
@@ -25,7 +25,8 @@ _PRELUDES: Final = {
     "append": ("_now", "_log", "_append"),
     "renew": ("_now",),
     "finish": ("_now", "_log", "_append"),
-    "release": (),
+    "release": ("_now", "_log", "_end"),
+    "abandon": (),
     "cancel": ("_now", "_log", "_end"),
     "reap": ("_now", "_log", "_end"),
     "delete": (),
@@ -34,22 +35,22 @@ _PRELUDES: Final = {
     "absent": ("_now", "_presence"),
 }
 
-_RUN_WHEN_FULL: Final = ("renew", "finish", "release", "cancel", "reap", "delete", "compact", "attend")
+_RUN_WHEN_FULL: Final = ("abandon", "renew", "finish", "release", "cancel", "reap", "delete", "compact", "attend")
 """They write little and free much: a lease must not be lost, nor a reader left without an end, to a full server."""
 
 
 def connect(url: str, *, connections: int, command_timeout_s: float = COMMAND_TIMEOUT_S) -> Redis:
-    """Return a client for short commands: few connections, bounded waits.
+    """Return a client for short commands: few connections, bounded waits, no repeats of its own.
 
-    A command on a connection that the server has closed is repeated once on a fresh one: every script
-    may run twice, and every other command that we send only reads.
+    A connection that the server has closed meanwhile is noticed before it is used. What may be repeated after
+    that is for the caller to say: a claim, for one, must not be.
     """
     pool = _pool(
         url,
         max_connections=connections,
         timeout=command_timeout_s,
         socket_timeout=command_timeout_s,
-        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+        retry=Retry(NoBackoff(), 0),
     )
     return Redis(connection_pool=pool)
 
@@ -125,6 +126,7 @@ async def problem(redis: Redis) -> str | None:
 __all__ = [
     "REDIS_FAULTS",
     "ConnectionError",
+    "DataError",
     "Redis",
     "RedisError",
     "Scripts",

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 RECONNECT_FIRST_S: Final = 0.05
 RECONNECT_LONGEST_S: Final = 1.0
+CONNECT_S: Final = 2.0
 PING_S: Final = 5.0
 SILENCE_S: Final = 12.0
 """A connection on which not even a PING is answered for so long is dead, whatever TCP says."""
@@ -74,11 +75,13 @@ class Subscriber:
         delay_s = RECONNECT_FIRST_S
         while True:
             try:
-                await self._connection.connect()  # type: ignore[no-untyped-call]
+                async with asyncio.timeout(CONNECT_S):
+                    await self._connection.connect()  # type: ignore[no-untyped-call]
                 self._heard_s, delay_s = mono_s(), RECONNECT_FIRST_S
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._write())
                     tasks.create_task(self._read())
+                    tasks.create_task(self._ping())
             except* REDIS_FAULTS as faults:
                 logger.warning("subscriptions cut (%s), reconnecting", type(faults.exceptions[0]).__name__)
             finally:
@@ -89,7 +92,7 @@ class Subscriber:
             delay_s = min(delay_s * 2, RECONNECT_LONGEST_S)
 
     async def _write(self) -> None:
-        """Keep what is subscribed at Redis the same as what is wanted here; PING on a quiet line."""
+        """Keep what is subscribed at Redis the same as what is wanted here."""
         while True:
             self._changed.clear()
             wanted = set(self._listeners)
@@ -99,12 +102,15 @@ class Subscriber:
             for command, names in (("UNSUBSCRIBE", dropped), ("SUBSCRIBE", added)):
                 if names:
                     await self._connection.send_command(command, *names)
-            try:
-                await asyncio.wait_for(self._changed.wait(), PING_S)
-            except TimeoutError:
-                if mono_s() - self._heard_s > SILENCE_S:
-                    raise ConnectionError("not even a PING is answered") from None
-                await self._connection.send_command("PING")
+            await self._changed.wait()
+
+    async def _ping(self) -> None:
+        """Keep asking whether the other side is there, however busy or quiet the line is."""
+        while True:
+            await asyncio.sleep(PING_S)
+            if mono_s() - self._heard_s > SILENCE_S:
+                raise ConnectionError("not even a PING is answered")
+            await self._connection.send_command("PING")
 
     async def _read(self) -> None:
         while True:

@@ -86,7 +86,7 @@ class Timeouts:
 class Attempt:
     """Runs one provider call into one log. It is the provider's sink itself: one hop a token.
 
-    Anybody may `stop` it at any time; the first reason counts, but for LOST, which always does.
+    Anybody may `stop` it at any time. The first reason counts, but LOST always does, and CANCEL before HAND_OVER.
     """
 
     def __init__(
@@ -150,7 +150,8 @@ class Attempt:
 
     def stop(self, why: Stop) -> None:
         """End the provider call for this reason and close its connection."""
-        if self._stop is None or why is Stop.LOST:
+        outranks = why is Stop.LOST or (why is Stop.CANCEL and self._stop is Stop.HAND_OVER)
+        if self._stop is None or outranks:
             self._stop = why
             if self._call is not None:
                 self._call.cancel()
@@ -169,9 +170,13 @@ class Attempt:
         """Call the provider until it ends or somebody stops the attempt; never raises but when cancelled itself."""
         try:
             finish = await self._call_provider()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if self._stop is None:
-                raise
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                # Nobody asked for it: something inside the call cancelled itself.
+                return self._failed(error)
         except Exception as error:
             if self._stop is None:
                 return self._failed(error)
@@ -212,7 +217,7 @@ class Attempt:
         if done and not self._call.cancelled():
             self._call.exception()
 
-    def _failed(self, error: Exception) -> Failed:
+    def _failed(self, error: BaseException) -> Failed:
         why = explain(error)
         if why.code in ("internal_error", "provider_protocol"):
             # The place, not the words: a provider's message may hold what nobody should read in a log.

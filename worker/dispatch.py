@@ -25,8 +25,11 @@ logger = logging.getLogger(__name__)
 LOOK_S: Final = 1.0
 """Longest wait for a wake-up before the queue is looked at all the same."""
 
+CLAIM_S: Final = 2.0
+"""A claim whose reply stays away is taken for lost, and what it claimed is given back."""
+
 HEALTH_S: Final = 10
-FINISH_S: Final = 8.0
+FINISH_S: Final = 5.0
 """How long a stopping worker waits for its attempts to be handed over before it leaves them to its lease."""
 
 
@@ -65,7 +68,14 @@ class LeaseWorker(Worker):
 
     async def main(self) -> None:
         """Run until a signal, then hand over."""
-        await self.workshop.open()
+        opening, stopping = asyncio.ensure_future(self.workshop.open()), asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not opening.done():
+            # Told to stop before Redis was there: there is nothing to hand over.
+            opening.cancel()
+            return
+        opening.result()
         self.health_check_key = self.workshop.keys.health(self.workshop.lease.worker)
         logger.info("worker %s is ready for %d jobs at once", self.workshop.lease.worker, self.max_jobs)
         try:
@@ -89,9 +99,10 @@ class LeaseWorker(Worker):
             self._claim_lost = True
             lease = self.workshop.lease
             settings = self.workshop.settings
-            claims = await self.workshop.queue.claim(
-                lease.worker, free, settings.lease_s, settings.retention_s, judge_readers=lease.steady
-            )
+            async with asyncio.timeout(CLAIM_S):
+                claims = await self.workshop.queue.claim(
+                    lease.worker, free, settings.lease_s, settings.retention_s, judge_readers=lease.steady
+                )
             self._claim_lost = False
             if not claims.lease_held:
                 lease.renew_soon()

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 RENEWALS: Final = 3
 """Renewals a lease: two may get lost before it runs out."""
 
+LEAST_WAIT_S: Final = 0.1
+"""What a renewal may take in any case, however short the lease."""
+
 REAP_S: Final = 0.5
 """Between two looks at other workers' leases: what a takeover takes longer than the lease, at most."""
 
@@ -45,18 +48,34 @@ class Lease:
         self._on_cancel = on_cancel
         self._on_lost = on_lost
         self._renewed_s: float | None = None
+        self._renewed_ms = 0
         self._steady_since_s = mono_s()
         self._renew_now = asyncio.Event()
 
-    async def take(self, redis_up_s: float) -> None:
-        """Take out a lease under a new name. `redis_up_s`: how long Redis has been there for everybody."""
+    async def take(self, redis_up_s: float) -> asyncio.Future[None]:
+        """Take out a lease under a new name. `redis_up_s`: how long Redis has been there for everybody.
+
+        The future is done when cancels come at once; before that the renewals bring them.
+        """
+        worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        listening = self._subscriber.subscribe(self._keys.control(worker), self)
+        try:
+            async with asyncio.timeout(self._lease_s):
+                renewal = await self._queue.register(worker, self._lease_s)
+        except BaseException:
+            self._subscriber.unsubscribe(self._keys.control(worker))
+            raise
         if self.worker:
             self._subscriber.unsubscribe(self._keys.control(self.worker))
-        self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        await self._queue.register(self.worker, self._lease_s)
-        self._renewed_s = mono_s()
+        self.worker = worker
+        self._renewed_s, self._renewed_ms = mono_s(), renewal.now_ms
         self._steady_since_s = self._renewed_s - min(redis_up_s, self._lease_s)
-        await self._subscriber.subscribe(self._keys.control(self.worker), self)
+        return listening
+
+    @property
+    def judges_until_ms(self) -> int:
+        """Until when what this worker sends may judge others, on Redis' clock."""
+        return self._renewed_ms + int(self._lease_s * 500)
 
     @property
     def steady(self) -> bool:
@@ -93,11 +112,13 @@ class Lease:
                 self._renew_now.set()
 
     async def _renew(self) -> None:
-        renewal = await self._queue.renew(self.worker, self._lease_s)
+        # A reply that does not come must not cost more than its own renewal.
+        async with asyncio.timeout(max(self._lease_s / RENEWALS, LEAST_WAIT_S)):
+            renewal = await self._queue.renew(self.worker, self._lease_s)
         now_s = mono_s()
-        if self._renewed_s is None or now_s - self._renewed_s > self._lease_s:
+        if self._renewed_s is None or now_s - self._renewed_s > self._lease_s / 2 + LEAST_WAIT_S:
             self._steady_since_s = now_s
-        self._renewed_s = now_s
+        self._renewed_s, self._renewed_ms = now_s, renewal.now_ms
         if not renewal.lease_held:
             logger.warning("lease of %s was revoked: its jobs run elsewhere", self.worker)
             self._on_lost()
@@ -126,7 +147,9 @@ class Reaper:
                 logger.warning("leases not looked at (%s)", type(error).__name__)
 
     async def _reap(self) -> None:
-        while (reaped := await self._queue.reap(self._max_attempts, self._retention_s)).worker:
+        while (
+            reaped := await self._queue.reap(self._max_attempts, self._retention_s, self._lease.judges_until_ms)
+        ).worker:
             logger.warning(
                 "worker %s is gone: %d jobs requeued, %d ended", reaped.worker, reaped.requeued, reaped.ended
             )

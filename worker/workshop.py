@@ -15,7 +15,7 @@ from shared.log import Log
 from shared.presence import Presence
 from shared.prices import Prices
 from shared.queue import Claim, Queue
-from shared.redis import REDIS_FAULTS, Redis, Scripts, connect, problem
+from shared.redis import REDIS_FAULTS, DataError, Redis, Scripts, connect, problem
 from shared.requests import JobRequest
 from shared.settings import Settings
 from shared.subscriber import Subscriber
@@ -32,6 +32,12 @@ T = TypeVar("T")
 
 WATCH_S: Final = 0.1
 """Resolution of the attempts' clocks."""
+
+HELD_S: Final = 2.0
+"""Between two looks at what Redis thinks we hold; what is found twice is let go."""
+
+LISTEN_S: Final = 1.0
+LEAVE_S: Final = 2.0
 
 READERS_S: Final = 0.5
 """Between two looks for readers of jobs that mind: what a closed tab costs beyond its grace."""
@@ -84,8 +90,9 @@ class Workshop:
         """Wait for Redis, take out the lease, start the timers."""
         await self._until_redis_answers()
         await self._subscriber.start()
-        uptime_s = float((await self.redis.info("server")).get("uptime_in_seconds", 0))
-        await self.lease.take(uptime_s)
+        server = await self._insist(lambda: self.redis.info("server"))
+        listening = await self._insist(lambda: self.lease.take(float(server.get("uptime_in_seconds", 0))))
+        await asyncio.wait([listening], timeout=LISTEN_S)
         coroutines = (
             self._writer.run(),
             self.lease.keep(),
@@ -93,6 +100,7 @@ class Workshop:
             self.compactor.run(),
             self._watch(),
             self._watch_readers(),
+            self._watch_held(),
         )
         self._tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         for task in self._tasks:
@@ -109,7 +117,8 @@ class Workshop:
         for task in self._tasks[1:]:
             task.cancel()
         try:
-            await self.queue.leave(self.lease.worker, "worker_stopped")
+            async with asyncio.timeout(LEAVE_S):
+                await self.queue.leave(self.lease.worker, "worker_stopped")
         except REDIS_FAULTS as error:
             logger.warning("left without a word (%s): the lease runs out by itself", type(error).__name__)
         for task in self._tasks:
@@ -135,6 +144,9 @@ class Workshop:
                 answer = await self._insist(lambda: self._log.answer(claim.job_id, claim.base))
                 attempt.go_on_from(answer.text)
             await self._settle(attempt, await attempt.generate())
+        except Exception:
+            logger.exception("job %s attempt %d could not be settled", claim.job_id, claim.attempt)
+            await self._insist(lambda: self.queue.abandon(claim.worker, [claim.job_id]))
         finally:
             if self.attempts.get(claim.job_id) is attempt:
                 del self.attempts[claim.job_id]
@@ -148,7 +160,7 @@ class Workshop:
         """Put back what Redis thinks we hold and we do not: claimed by a script whose reply was lost."""
         for job_id in await self.queue.held(self.lease.worker) - set(self.attempts):
             logger.warning("job %s was claimed but its claim got lost: it waits again", job_id)
-            await self.queue.release(job_id, self.lease.worker, "worker_stopped")
+            await self.queue.release(job_id, self.lease.worker, "worker_stopped", retention_s=self.settings.retention_s)
 
     def _attempt(self, claim: Claim) -> Attempt:
         settings, request = self.settings, _readable(claim)
@@ -173,7 +185,11 @@ class Workshop:
         if isinstance(outcome, HandedOver):
             if rest := log.take(whole=True):
                 await self._insist(lambda: self._log.append(rest))
-            await self._insist(lambda: self.queue.release(claim.job_id, claim.worker, "worker_stopped", claim.attempt))
+            await self._insist(
+                lambda: self.queue.release(
+                    claim.job_id, claim.worker, "worker_stopped", claim.attempt, self.settings.retention_s
+                )
+            )
             return
         request = attempt.request
         ending = attempt.ending(outcome, lambda usage: self._prices.cost_usd(request.provider, request.model, usage))
@@ -187,6 +203,9 @@ class Workshop:
         while True:
             try:
                 return await ask()
+            except DataError:
+                # Ours, not Redis': it would be the same for ever.
+                raise
             except REDIS_FAULTS as error:
                 logger.warning("waiting for Redis (%s)", type(error).__name__)
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))
@@ -209,6 +228,20 @@ class Workshop:
             now_s = mono_s()
             for attempt in list(self.attempts.values()):
                 attempt.watch(now_s)
+
+    async def _watch_held(self) -> None:
+        """Let go of jobs that Redis thinks we run and that no attempt of ours is at, whatever went wrong."""
+        suspects: set[str] = set()
+        while True:
+            await asyncio.sleep(HELD_S)
+            try:
+                forgotten = await self.queue.held(self.lease.worker) - set(self.attempts)
+                if again := forgotten & suspects:
+                    logger.error("%d jobs are held and not run: they go the way of a lost worker's", len(again))
+                    await self.queue.abandon(self.lease.worker, again)
+                suspects = forgotten - again
+            except REDIS_FAULTS as error:
+                logger.warning("held jobs not looked at (%s)", type(error).__name__)
 
     async def _watch_readers(self) -> None:
         """Cancel the attempts that are to be cancelled when nobody reads them, and that nobody reads."""

@@ -75,6 +75,7 @@ class AttemptLog:
 
     def tool_call(self, index: int, arguments: str, id: str | None = None, name: str | None = None) -> None:
         """Add a piece of a tool call; id and name come with its first piece."""
+        _check_text(arguments)
         self._close_text()
         piece: dict[str, object] = {"index": index, "arguments": arguments}
         if id is not None:
@@ -83,6 +84,7 @@ class AttemptLog:
         self._written(len(arguments))
 
     def _add(self, event: str, text: str) -> None:
+        _check_text(text)
         if not text:
             return
         if self._event != event:
@@ -138,6 +140,12 @@ class AttemptLog:
         if not self.refused:
             self.refused = True
             self._on_refused()
+
+
+def _check_text(text: object) -> None:
+    """Raise TypeError, in the attempt that sent it, for what is no text: in here it would stop all attempts."""
+    if not isinstance(text, str):
+        raise TypeError("not a text")
 
 
 def _finish(future: asyncio.Future[None]) -> None:
@@ -226,6 +234,7 @@ class Writer:
         self._pending = 0
         appends = [append for log in logs for append in log.take(whole=False)]
         if not appends:
+            self._room.set()
             return
         self._appending = asyncio.get_running_loop().create_future()
         try:
@@ -240,9 +249,11 @@ class Writer:
             self._appending = None
             self._room.set()
         if not all(results):
-            refused = {append.job_id for append, done in zip(appends, results, strict=True) if not done}
+            refused = {
+                (append.job_id, append.id.attempt) for append, done in zip(appends, results, strict=True) if not done
+            }
             for log in logs:
-                if log.job_id in refused:
+                if (log.job_id, log.attempt) in refused:
                     log.refuse()
 
     async def _append(self, appends: list[Append]) -> list[bool]:

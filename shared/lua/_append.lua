@@ -2,8 +2,8 @@
 -- before its reply was lost. False when a newer attempt or an end owns the log, or the log is gone.
 local function append(job, log, id, event, data)
   if add(log, id, event, data) then
-    -- An attempt's `-0` is its opening, so `-1` is the first thing that the provider sent.
-    if string.sub(id, -2) == '-1' then redis.call('HSETNX', job, 'first_token_ms', now_ms()) end
+    -- An attempt's `-0` is its opening, so `-1` is the first thing that the provider sent, or its end.
+    if string.sub(id, -2) == '-1' and (event == 'token' or event == 'reasoning' or event == 'tool_call') then redis.call('HSETNX', job, 'first_token_ms', now_ms()) end
     return true
   end
   local there = redis.call('XRANGE', log, id, id)[1]

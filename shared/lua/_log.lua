@@ -11,6 +11,12 @@ local function add(log, id, event, data)
   return true
 end
 
+-- The attempt at the top of a log, 0 without one.
+local function top_attempt(log)
+  local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  return top and tonumber(string.match(top[1], '^(%d+)')) or 0
+end
+
 -- The id that comes next in a log, within the attempt at its top.
 local function next_id(log)
   local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]

@@ -10,7 +10,7 @@ if not lease or tonumber(lease) == 0 then return {0, {}, {}} end
 local now = now_ms()
 redis.call('ZADD', KEYS[3], now + lease_ms, worker)
 local claimed, discarded = {}, {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])) do
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1)) do
   local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
   local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base', 'leave_grace_s')
   redis.call('ZREM', KEYS[1], id)
@@ -21,28 +21,40 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0
     local usage = estimate(job, log, tonumber(record[2]))
     end_job(prefix, id, 'cancelled', 'cancelled', '{"usage":' .. usage .. '}', usage, ARGV[6], now)
   else
-    local attempt = record[2] + 1
+    -- The log may know more than the record, if Redis has lost its last writes: no number is used twice.
+    local attempt = math.max(tonumber(record[2]), top_attempt(log)) + 1
     local started = record[5] or now
     local goes_on = attempt > 1 and record[8] == '1'
     local base = goes_on and tonumber(record[9]) or attempt
     redis.call('HSET', job, 'status', 'running', 'worker', worker, 'attempt', attempt, 'base', base, 'started_ms', started)
     redis.call('HDEL', job, 'restart_reason')
     redis.call('SADD', KEYS[4], id)
+    local opened
     if attempt == 1 or goes_on then
-      add(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record[6] .. '}')
+      opened = add(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record[6] .. '}')
     else
       redis.call('HDEL', job, 'first_token_ms')
-      add(log, attempt .. '-0', 'restarted',
+      opened = add(log, attempt .. '-0', 'restarted',
         '{"attempt":' .. attempt .. ',"reason":"' .. (record[7] or 'worker_lost') .. '",' .. record[6] .. '}')
     end
-    claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now}
+    if opened then
+      claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now}
+    else
+      -- Without its log nobody could read it.
+      redis.call('SREM', KEYS[4], id)
+      redis.call('HSET', job, 'error', '{"code":"log_lost","message":"The log of this job is gone.","retryable":true}')
+      end_job(prefix, id, 'failed', 'failed', '{}', '{"input_tokens":0,"cached_input_tokens":0,"output_tokens":0,"estimated":true}', ARGV[6], now)
+    end
   end
 end
 
 -- The tokens match the jobs that wait: none for an empty queue, one at least for what this worker left.
-if redis.call('ZCARD', KEYS[1]) == 0 then
+local waiting = redis.call('ZCARD', KEYS[1])
+if waiting == 0 then
   redis.call('DEL', KEYS[2])
 elseif redis.call('LLEN', KEYS[2]) == 0 then
   redis.call('LPUSH', KEYS[2], 1)
+else
+  redis.call('LTRIM', KEYS[2], 0, waiting - 1)
 end
 return {1, claimed, discarded}

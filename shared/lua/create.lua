@@ -31,5 +31,5 @@ if grace_s then
   redis.call('PEXPIRE', present, live_ms)
 end
 
-redis.call('LPUSH', KEYS[7], 1)
+if redis.call('LLEN', KEYS[7]) < position then redis.call('LPUSH', KEYS[7], 1) end
 return {1, now, position}

@@ -1,8 +1,10 @@
 -- Take the jobs of one worker whose lease has run out: requeue each, or end it when it has no attempt left.
 -- KEYS: leases, queue, wake
--- ARGV: key prefix, attempts a job gets, retention ms, jobs at most in one go
+-- ARGV: key prefix, attempts a job gets, retention ms, jobs at most in one go, until when the reaper may judge (ms)
 -- Returns {worker or '', requeued, ended, 1 when that worker has jobs left}.
 local prefix, max_attempts, now = ARGV[1], tonumber(ARGV[2]), now_ms()
+-- Sent in time and run late, after a pause of Redis itself, it would find every lease run out, the reaper's own too.
+if now > tonumber(ARGV[5]) then return {'', 0, 0, 0} end
 local worker = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1)[1]
 if not worker then return {'', 0, 0, 0} end
 

@@ -11,7 +11,7 @@ from shared.prices import Usage
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
-from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated
+from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, word
 
 DEFAULT_MAX_TOKENS: Final = 4096
 """Anthropic's API requires a limit; every model of today accepts this one."""
@@ -63,7 +63,8 @@ class AnthropicProvider:
                     usage.update({k: v for k, v in (message.get("usage") or {}).items() if v is not None})
                 elif event.event == b"message_stop":
                     await http.drain(stream)
-                    return Finish(REASONS.get(reason, reason or "stop"), _usage(usage))
+                    reason = word(reason or "stop")
+                    return Finish(REASONS.get(reason, reason), _usage(usage))
                 elif event.event == b"error":
                     raise StreamError(str((load(event.data).get("error") or {}).get("type") or "error"))
         raise Truncated

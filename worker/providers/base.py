@@ -32,6 +32,13 @@ class Finish(NamedTuple):
     """None when the provider sent no figure."""
 
 
+def word(reason: object) -> str:
+    """Return a provider's reason as one plain word; what is none is `other`."""
+    if isinstance(reason, str) and reason.isascii() and reason.isprintable() and len(reason) <= 64:
+        return reason
+    return "other"
+
+
 class Provider(Protocol):
     """One provider's API. Cancelling `generate` closes the connection of the call, also while it is silent."""
 

@@ -11,7 +11,7 @@ from shared.prices import Usage
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
-from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated
+from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, word
 
 CONTINUE: Final = {"continue_final_message": True, "add_generation_prompt": False}
 """vLLM's words for: go on from the last message instead of answering it."""
@@ -63,7 +63,7 @@ class OpenAIProvider:
                 reason = choices[0].get("finish_reason") or reason
         if not reason:
             raise Truncated
-        return Finish(reason, usage)
+        return Finish(word(reason), usage)
 
     async def close(self) -> None:
         await self._client.close()
