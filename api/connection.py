@@ -36,6 +36,11 @@ class Connection:
         """Let the kernel keep a stream's worth of bytes and no more."""
         self._set(socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
+    def close(self) -> None:
+        """Send what is to be sent, then close the connection in mid-body."""
+        if self._transport is not None:
+            self._transport.close()
+
     def abort(self) -> None:
         """Drop the connection and all that is still to be sent on it: by a reset, so that the kernel forgets it too."""
         if self._transport is not None:

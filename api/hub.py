@@ -46,9 +46,9 @@ class Watch:
             reader.offer(entry)
 
     def gap(self) -> None:
-        """Make all readers look into the log again."""
+        """Make all readers look into the log again; Redis may have been another one meanwhile."""
         for reader in self.readers:
-            reader.lag()
+            reader.doubt()
 
 
 class Hub:
@@ -68,6 +68,7 @@ class Hub:
         self._heartbeat_s = heartbeat_s
         self._exiting = exiting
         self._watches: dict[str, Watch] = {}
+        self._ending_since_s: float | None = None
         self._ticker: asyncio.Task[None] | None = None
 
     @property
@@ -99,6 +100,8 @@ class Hub:
         reader = Reader(self._log, job_id, cursor, listening, counts=leave_grace_s is not None)
         self._attendance.enter(job_id, leave_grace_s)
         watch.readers.add(reader)
+        if self._ending_since_s is not None:
+            reader.end()
         return reader
 
     def detach(self, reader: Reader) -> None:
@@ -119,17 +122,18 @@ class Hub:
 
     async def _tick(self) -> None:
         """Nudge quiet readers, cut stalled ones off, see the server's exit coming."""
-        ending = False
         while True:
             await asyncio.sleep(min(TICK_S, self._heartbeat_s / 4))
-            if not ending and self._exiting():
-                ending = True
-                self.end_all(EXIT_SPREAD_S)
             now_s = mono_s()
+            if self._ending_since_s is None and self._exiting():
+                self._ending_since_s = now_s
+                self.end_all(EXIT_SPREAD_S)
+            # At the exit nobody is waited for who does not read.
+            exit_is_due = self._ending_since_s is not None and now_s - self._ending_since_s > EXIT_SPREAD_S * 2
             for watch in list(self._watches.values()):
                 for reader in list(watch.readers):
                     if reader.sending_since_s is not None:
-                        if now_s - reader.sending_since_s > STALL_S:
+                        if exit_is_due or now_s - reader.sending_since_s > STALL_S:
                             reader.on_stall()
                     elif now_s - reader.active_s > self._heartbeat_s:
                         reader.nudge()

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from shared import errors
@@ -80,6 +81,8 @@ def _of(error: Exception) -> Problem:
             return invalid([_without_place(found) for found in error.errors()])
         case HTTPException():
             return _of_http(error)
+        case ClientDisconnect():
+            return Problem(400, "client_left", "The client left before its request was whole.")
         case _ if isinstance(error, (*REDIS_FAULTS, errors.Unavailable)):
             return unavailable()
     return Problem(500, "internal_error", "The server failed on this request.")
@@ -104,7 +107,7 @@ async def _handle(request: Request, error: Exception) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make every error that leaves a route a problem."""
-    for kind in (
-        Problem, errors.RejoinError, RedisError, OSError, RequestValidationError, HTTPException, Exception
-    ):  # fmt: skip
+    ours = (Problem, errors.RejoinError)
+    others = (RedisError, OSError, RequestValidationError, HTTPException, ClientDisconnect, Exception)
+    for kind in (*ours, *others):
         app.add_exception_handler(kind, _handle)

@@ -47,6 +47,8 @@ class Reader:
         self._inbox: deque[Entry] = deque()
         self._inbox_bytes = 0
         self._lagging = True
+        self._doubtful = cursor != START
+        self._cursor_data: bytes | None = None
         self._ended = False
         self._nudged = False
         self._wake = asyncio.Event()
@@ -70,6 +72,11 @@ class Reader:
         self._lagging = True
         self._wake.set()
 
+    def doubt(self) -> None:
+        """Read the log, and first see whether it still is the one that the cursor is from."""
+        self._doubtful = self.cursor != START
+        self.lag()
+
     def nudge(self) -> None:
         """Yield something, be it nothing."""
         self._nudged = True
@@ -82,21 +89,23 @@ class Reader:
 
     # To the response.
 
-    async def batches(self) -> AsyncGenerator[list[Entry], None]:
+    async def batches(self, *, once: bool = False) -> AsyncGenerator[list[Entry], None]:
         """Yield what is new, oldest first, until the last event is out. An empty batch is a sign of life.
 
         Starts with a snapshot when the log does not hold the cursor. Waits while Redis is away. Raises LogGone.
+        `once`: end when all that the log holds now is out.
         """
-        snapshot_due = self.cursor != START
         while not self._ended:
             try:
-                if snapshot_due and (snapshot := await self._snapshot()) is not None:
+                if self._doubtful and (snapshot := await self._snapshot()) is not None:
                     yield self._passed([snapshot])
-                snapshot_due = False
+                self._doubtful = False
                 async for batch in self._replay():
                     yield self._passed(batch)
                     if batch[-1].last or self._ended:
                         return
+                if once:
+                    return
             except REDIS_FAULTS:
                 self._lagging = True
                 await self._pause()
@@ -117,6 +126,7 @@ class Reader:
         self.active_s = mono_s()
         if batch:
             self.cursor = batch[-1].id
+            self._cursor_data = batch[-1].tail
         return batch
 
     async def _replay(self) -> AsyncIterator[list[Entry]]:
@@ -154,8 +164,12 @@ class Reader:
         self._inbox_bytes = 0
 
     async def _snapshot(self) -> Entry | None:
-        """Return the state up to the newest entry before the end, if the log does not hold the cursor."""
-        if await self._log.holds(self.job_id, self.cursor):
+        """Return the state up to the newest entry before the end, if the log does not hold the cursor.
+
+        A Redis that came back without its last writes may hold another entry under the same id.
+        """
+        held = await self._log.get(self.job_id, self.cursor)
+        if held is not None and self._cursor_data in (None, held.data):
             return None
         answer, latest = Answer(), None
         async for page in self._log.pages(self.job_id):

@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from sse_starlette import EventSourceResponse
-from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from api.connection import Connection
@@ -26,6 +25,9 @@ PING: Final = b": ping\n"
 
 HELLO: Final = b"retry: %d\n" % RETRY_MS + PING
 """Opens the block of the first event, so that `retry:` stands in no block of its own."""
+
+CLOSE_S: Final = 1.0
+"""How long a cut connection may take to be gone."""
 
 HEADERS: Final = {
     "Cache-Control": "no-cache, no-transform",
@@ -65,15 +67,20 @@ class LogResponse(EventSourceResponse):
         self._reader.on_stall = connection.abort
         gone = asyncio.create_task(self._until_gone(receive))
         try:
-            await self._relay(send)
+            if not await self._relay(send):
+                # A body that ends well says that this was all: every SDK would take the cut for success.
+                connection.close()
+                await asyncio.wait([gone], timeout=CLOSE_S)
         finally:
             self._hub.detach(self._reader)
             gone.cancel()
 
-    async def _relay(self, send: Send) -> None:
+    async def _relay(self, send: Send) -> bool:
+        """Send all batches; say whether the last event was among them."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if self._hello:
             await send(_body(self._hello))
+        ended = False
         try:
             async with aclosing(self._reader.batches()) as batches:
                 async for batch in batches:
@@ -82,9 +89,12 @@ class LogResponse(EventSourceResponse):
                         self._reader.sending_since_s = mono_s()
                         await send(_body(chunk))
                         self._reader.sending_since_s = None
-        except (LogGone, ClientDisconnect):
+                    ended = bool(batch) and batch[-1].last
+        except LogGone:
             pass
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if ended:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return ended
 
     async def _until_gone(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -66,12 +66,14 @@ START: Final = EventId(0, 0)
 class Entry:
     """One event as the log holds it. `data` is one line of JSON."""
 
-    __slots__ = ("data", "event", "id", "sse")
+    __slots__ = ("data", "event", "id", "sse", "tail")
 
-    def __init__(self, id: EventId, event: str, data: bytes) -> None:
+    def __init__(self, id: EventId, event: str, data: bytes, tail: bytes | None = None) -> None:
         self.id = id
         self.event = event
         self.data = data
+        self.tail = data if tail is None else tail
+        """What the log itself holds under this id: a merged entry ends with it."""
         self.sse: bytes | None = None
         """The frame for an SSE reader, made once for all readers."""
 
@@ -129,7 +131,7 @@ def _joined(run: list[Entry]) -> Entry:
     if len(run) == 1:
         return run[0]
     inner = b"".join([entry.data[len(_TEXT_HEAD) : -len(_TEXT_TAIL)] for entry in run])
-    return Entry(run[-1].id, run[-1].event, _TEXT_HEAD + inner + _TEXT_TAIL)
+    return Entry(run[-1].id, run[-1].event, _TEXT_HEAD + inner + _TEXT_TAIL, tail=run[-1].data)
 
 
 class Answer:

@@ -23,6 +23,10 @@ CancelOutcome = Literal["cancelled_before_start", "cancelled", "cancelling", "al
 LIVE_TTL_S: Final = 7 * 86_400
 """A live job's keys expire all the same, should everything that could end it be gone for good."""
 
+SCAN: Final = 200
+MOST_SCANS: Final = 5
+"""A list by status looks at a thousand jobs at most; the page may be short, its cursor goes on."""
+
 ID_PREFIX: Final = "job_"
 _ID: Final = re.compile(r"job_[0-9a-f]{32}")
 
@@ -180,20 +184,27 @@ class Jobs:
             raise JobLive
 
     async def page(self, owner: str, status: Status | None, limit: int, before: int | None) -> Page:
-        """Return an owner's jobs, newest first. `before` is the cursor of the page before this one."""
+        """Return an owner's jobs, newest first. `before` is the cursor of the page before this one.
+
+        A page may be short, or empty, and still have a cursor: there may be more behind it.
+        """
         index = self._keys.owner_jobs(owner)
         highest: str | float = "+inf" if before is None else f"({before}"
         found: list[Job] = []
-        while True:
-            rows = await self._redis.zrevrangebyscore(index, highest, "-inf", start=0, num=limit, withscores=True)
+        at_once = limit if status is None else max(limit, SCAN)
+        last = 0
+        for _ in range(MOST_SCANS):
+            rows = await self._redis.zrevrangebyscore(index, highest, "-inf", start=0, num=at_once, withscores=True)
             for job, order in await self._rows(index, rows):
                 if status is None or job.status == status:
                     found.append(job)
                     if len(found) == limit:
                         return Page(found, int(order))
-            if len(rows) < limit:
+            if len(rows) < at_once:
                 return Page(found, None)
-            highest = f"({int(rows[-1][1])}"
+            last = int(rows[-1][1])
+            highest = f"({last}"
+        return Page(found, last)
 
     async def _rows(self, index: str, rows: Sequence[tuple[bytes, float]]) -> list[tuple[Job, float]]:
         """Read the records of some index entries, dropping the entries whose jobs have expired."""

@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from shared.events import START, Answer, Entry, EventId, merge
+from shared.events import MAX_MERGED_BYTES, START, Answer, Entry, EventId, merge
 from shared.keys import Keys
 from shared.redis import Redis, Scripts
 
-PAGE: Final = 2_000
-"""Entries a read: a 2,000-token answer is one round trip, a page of long events stays near a megabyte."""
+FIRST_READ: Final = 256
+MOST_READ: Final = 2_048
+PAGE_BYTES: Final = MAX_MERGED_BYTES
+"""A page is about as large as one merged event: the first read tells how many entries that is."""
 
 
 class Append(NamedTuple):
@@ -39,22 +41,33 @@ class Log:
         keys = [self._keys.log(append.job_id) for append in appends]
         return [result == 1 for result in await self._scripts.run("append", keys, args)]
 
-    async def read(self, job_id: str, after: EventId, limit: int = PAGE) -> list[Entry]:
+    async def read(self, job_id: str, after: EventId, limit: int) -> list[Entry]:
         """Return up to `limit` entries behind the cursor, oldest first."""
         start = "-" if after == START else f"({after}"
         return _entries(await self._redis.xrange(self._keys.log(job_id), start, "+", count=limit))
 
     async def pages(self, job_id: str, after: EventId = START) -> AsyncIterator[list[Entry]]:
         """Yield all that is behind the cursor now, a page at a time, its neighbouring texts merged."""
-        while entries := await self.read(job_id, after):
-            after = entries[-1].id
-            yield list(merge(entries))
-            if len(entries) < PAGE:
+        page: list[Entry] = []
+        count, size = FIRST_READ, 0
+        while True:
+            entries = await self.read(job_id, after, count)
+            read = sum([len(entry.data) for entry in entries])
+            page += entries
+            size += read
+            whole = len(entries) < count
+            if page and (whole or size >= PAGE_BYTES or len(page) >= MOST_READ):
+                yield list(merge(page))
+                page, size = [], 0
+            if whole:
                 return
+            after = entries[-1].id
+            count = max(8, min(MOST_READ, PAGE_BYTES * len(entries) // max(1, read)))
 
-    async def holds(self, job_id: str, id: EventId) -> bool:
-        """Say whether the log has an entry with exactly this id."""
-        return bool(await self._redis.xrange(self._keys.log(job_id), str(id), str(id), count=1))
+    async def get(self, job_id: str, id: EventId) -> Entry | None:
+        """Return the entry with exactly this id."""
+        entries = _entries(await self._redis.xrange(self._keys.log(job_id), str(id), str(id), count=1))
+        return entries[0] if entries else None
 
     async def last(self, job_id: str) -> Entry | None:
         """Return the newest entry; None when there is no log."""

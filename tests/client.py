@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ class Client:
         return job
 
     async def events(self, job_id: str, last_event_id: str | None = None, api: int = 0) -> AsyncIterator[Event]:
-        """Yield the job's events from an API process until the server closes."""
+        """Yield the job's events from an API process until the server closes, or cuts the connection."""
         headers = {"Accept": "text/event-stream"}
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
@@ -80,9 +80,10 @@ class Client:
             if response.status_code == 204:
                 return
             assert response.status_code == 200, await response.aread()
-            async for chunk in response.aiter_bytes():
-                for event in frames.feed(chunk):
-                    yield event
+            with suppress(httpx2.RemoteProtocolError, httpx2.ReadError):
+                async for chunk in response.aiter_bytes():
+                    for event in frames.feed(chunk):
+                        yield event
 
     async def all_events(self, job_id: str, last_event_id: str | None = None, api: int = 0) -> list[Event]:
         return [event async for event in self.events(job_id, last_event_id, api)]

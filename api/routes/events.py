@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from api.deadline import deadline
 from api.negotiation import JSON, NDJSON, SSE, choose
 from api.relay import LogGone
 from api.routes.jobs import JobId
@@ -20,8 +21,6 @@ router = APIRouter()
 
 LONGEST_WAIT_S: Final = 30
 DEFAULT_WAIT_S: Final = 10.0
-LEAST_WAIT_S: Final = 0.5
-"""For reading what is there already; a reader that waits for nothing is answered as soon as it was read."""
 
 
 @router.get("/v1/jobs/{job_id}/events")
@@ -34,13 +33,16 @@ async def events(
 ) -> Response:
     """Relay the job's events, all of them or those behind `Last-Event-ID`."""
     here = state(request)
-    job = await here.access.job_by_ticket(request, job_id)
+    async with deadline():
+        job = await here.access.job_by_ticket(request, job_id)
     media_type = choose(request.headers.get("accept"), (SSE, NDJSON, JSON))
     cursor = _cursor(request.headers.get("last-event-id"), last_event_id)
     if media_type == JSON:
         return await _long_poll(here, job, cursor, wait_s)
-    if not job.live and cursor != START and await _is_last(here, job_id, cursor):
-        return Response(status_code=204)
+    if not job.live and cursor != START:
+        async with deadline():
+            if await _is_last(here, job_id, cursor):
+                return Response(status_code=204)
     reader = here.hub.attach(job_id, cursor, job.leave_grace_s if job.live else None)
     return LogResponse(here.hub, reader, media_type)
 
@@ -58,12 +60,16 @@ async def _is_last(here: State, job_id: str, cursor: EventId) -> bool:
 
 async def _long_poll(here: State, job: Job, cursor: EventId, wait_s: float) -> Response:
     """Answer as soon as there is an event behind the cursor, or when the wait is over."""
-    if cursor != START and await _is_last(here, job.id, cursor):
-        return _polled([], cursor, closed=True)
+    if cursor != START:
+        async with deadline():
+            if await _is_last(here, job.id, cursor):
+                return _polled([], cursor, closed=True)
     found: list[Entry] = []
     reader = here.hub.attach(job.id, cursor, job.leave_grace_s if job.live else None)
     try:
-        async with asyncio.timeout(max(wait_s, LEAST_WAIT_S)), aclosing(reader.batches()) as batches:
+        # Who does not wait gets what is there: one look at the log.
+        wait = asyncio.timeout(wait_s) if wait_s else deadline()
+        async with wait, aclosing(reader.batches(once=not wait_s)) as batches:
             async for batch in batches:
                 if batch:
                     found = batch

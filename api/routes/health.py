@@ -1,19 +1,16 @@
 """Probes: is this process alive, may it be sent work."""
 
-import asyncio
-from typing import Final
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.deadline import deadline
 from api.problems import Problem
 from api.routes.jobs import json_response
 from api.state import state
+from shared.errors import Unavailable
 from shared.redis import REDIS_FAULTS, problem
 
 router = APIRouter()
-
-PROBE_S: Final = 0.95
 
 
 @router.get("/livez")
@@ -26,9 +23,9 @@ async def livez() -> Response:
 async def readyz(request: Request) -> Response:
     """Say whether this process can serve: Redis answers and will not drop jobs."""
     try:
-        async with asyncio.timeout(PROBE_S):
+        async with deadline():
             why = await problem(state(request).redis)
-    except (*REDIS_FAULTS, TimeoutError):
+    except (*REDIS_FAULTS, Unavailable):
         why = "Redis does not answer."
     if why is not None:
         raise Problem(503, "not_ready", why, {"Retry-After": "1"})

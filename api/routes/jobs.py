@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.body import read_json
+from api.deadline import deadline
 from api.negotiation import JSON, NDJSON, SSE, choose
 from api.problems import Problem
 from api.relay import LogGone
@@ -15,19 +16,14 @@ from api.state import State, state
 from api.stream import LogResponse
 from shared.capabilities import can_continue, refused_field
 from shared.clock import iso
-from shared.errors import Unavailable
 from shared.events import START, EventId, dump
 from shared.jobs import CancelOutcome, Job, Status
-from shared.redis import REDIS_FAULTS
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 
 router = APIRouter()
 
 JobId = Annotated[str, Path(description="As in the answer to `POST /v1/jobs`.")]
-
-CREATE_S: Final = 0.95
-"""A client that cannot be served learns so within a second."""
 
 CONFIRM_S: Final = 2.0
 """How long a cancel waits for the worker's word."""
@@ -49,11 +45,8 @@ async def submit(request: Request) -> Response:
     media_type = choose(request.headers.get("accept"), (JSON, SSE, NDJSON))
     job = await read_json(request, JobRequest, here.settings.max_body_bytes)
     provider = _provider_of(job, here)
-    try:
-        async with asyncio.timeout(CREATE_S):
-            created = await here.jobs.create(owner, job, here.settings.max_queue, can_continue=can_continue(provider))
-    except TimeoutError:
-        raise Unavailable from None
+    async with deadline():
+        created = await here.jobs.create(owner, job, here.settings.max_queue, can_continue=can_continue(provider))
     url = f"/v1/jobs/{created.id}"
     if media_type != JSON:
         reader = here.hub.attach(created.id, START, job.leave_grace_s)
@@ -89,7 +82,8 @@ async def list_jobs(
     """List the caller's jobs, newest first, without their texts."""
     here = state(request)
     owner = here.access.owner(request)
-    page = await here.jobs.page(owner, status, limit, None if cursor is None else int(cursor))
+    async with deadline():
+        page = await here.jobs.page(owner, status, limit, None if cursor is None else int(cursor))
     return json_response(
         {
             "object": "list",
@@ -104,16 +98,18 @@ async def list_jobs(
 async def read(request: Request, job_id: JobId) -> Response:
     """Return the job, with what has been written so far."""
     here = state(request)
-    job = await here.access.job(request, job_id)
-    return json_response(await _whole(here, job))
+    async with deadline():
+        job = await here.access.job(request, job_id)
+        return json_response(await _whole(here, job))
 
 
 @router.delete("/v1/jobs/{job_id}", status_code=204)
 async def delete(request: Request, job_id: JobId) -> Response:
     """Forget a finished job and its log at once."""
     here = state(request)
-    job = await here.access.job(request, job_id)
-    await here.jobs.delete(job.id, job.owner)
+    async with deadline():
+        job = await here.access.job(request, job_id)
+        await here.jobs.delete(job.id, job.owner)
     return Response(status_code=204)
 
 
@@ -121,9 +117,11 @@ async def delete(request: Request, job_id: JobId) -> Response:
 async def cancel(request: Request, job_id: JobId) -> Response:
     """Stop the job and the provider's call. Idempotent; 202 when the worker has not confirmed in time."""
     here = state(request)
-    job = await here.access.job(request, job_id)
+    async with deadline():
+        job = await here.access.job(request, job_id)
     outcome = await cancel_and_wait(here, job.id)
-    body = {**await _whole(here, await here.jobs.get(job.id)), "outcome": outcome}
+    async with deadline():
+        body = {**await _whole(here, await here.jobs.get(job.id)), "outcome": outcome}
     return json_response(body, 202 if outcome == "cancelling" else 200)
 
 
@@ -131,7 +129,8 @@ async def cancel_and_wait(here: State, job_id: str) -> CancelOutcome:
     """Cancel a job and wait, not for ever, until its end is written."""
     reader = here.hub.attach(job_id, EventId(0, 1))
     try:
-        outcome = await here.jobs.cancel(job_id, here.settings.retention_s)
+        async with deadline():
+            outcome = await here.jobs.cancel(job_id, here.settings.retention_s)
         if outcome != "cancelling":
             return outcome
         async with asyncio.timeout(CONFIRM_S), aclosing(reader.batches()) as batches:
@@ -146,8 +145,5 @@ async def cancel_and_wait(here: State, job_id: str) -> CancelOutcome:
 
 
 async def _whole(here: State, job: Job) -> dict[str, Any]:
-    try:
-        answer = await here.log.answer(job.id, job.base)
-    except REDIS_FAULTS:
-        raise Unavailable from None
+    answer = await here.log.answer(job.id, job.base)
     return job.view(answer, here.access.events_url(job.id))
