@@ -35,7 +35,7 @@ run: install ## Run everything on http://127.0.0.1:8000 (Valkey, API, worker)
 	@exec $(BIN)/python deploy/run.py $(ARGS)
 
 test: install ## Run every test against a real Valkey
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: install ## Check style, types and who may import whom
 	$(BIN)/ruff check .

@@ -148,7 +148,7 @@ class Jobs:
         if request.leave_grace_s is not None:
             record += ("leave_grace_s", request.leave_grace_s)
         args = [job_id, arq_payload(job_id), LIVE_TTL_S * 1000, max_queue, keys.prefix, *record]
-        reply = await self._scripts.run("create", names, args)
+        reply = await self._scripts.run("create", names, args, again=True)
         if reply[0] == -1:
             raise QueueFull("Too many jobs wait already.")
         return Created(job_id, reply[1], reply[2])
@@ -167,7 +167,8 @@ class Jobs:
         """End a job that waits; ask the worker of one that runs; JobNotFound when there is none."""
         keys = self._keys
         names = [keys.job(job_id), keys.log(job_id), keys.queue]
-        reply = await self._scripts.run("cancel", names, [job_id, keys.prefix, int(retention_s * 1000)])
+        args = [job_id, keys.prefix, int(retention_s * 1000)]
+        reply = await self._scripts.run("cancel", names, args, again=True)
         if reply == b"unknown":
             raise JobNotFound
         outcome: CancelOutcome = reply.decode()

@@ -87,8 +87,16 @@ class Scripts:
         self._redis = redis
         self._scripts = {name: redis.register_script(source(name)) for name in _PRELUDES}
 
-    async def run(self, name: str, keys: list[str], args: list[Any]) -> Any:
-        """Run one of them; raise one of REDIS_FAULTS when Redis is away or refuses."""
+    async def run(self, name: str, keys: list[str], args: list[Any], *, again: bool = False) -> Any:
+        """Run one of them; raise one of REDIS_FAULTS when Redis is away or refuses.
+
+        `again`: run it once more, at once, when the connection broke: it may have run, and may run twice.
+        """
+        try:
+            return await self._scripts[name](keys=keys, args=args)
+        except ConnectionError:
+            if not again:
+                raise
         return await self._scripts[name](keys=keys, args=args)
 
     async def load(self) -> None:

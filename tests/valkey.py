@@ -51,6 +51,12 @@ class Valkey:
             time.sleep(0.01)
         raise TimeoutError("Valkey did not start")
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The running server, to be stopped and continued by signals."""
+        assert self._process is not None
+        return self._process
+
     def kill(self) -> None:
         """End it with SIGKILL, as a crash would."""
         if self._process is not None:

@@ -82,6 +82,18 @@ STATUSES: Final = {
 }
 
 
+# What our own reading of an answer stumbles over when the answer is not what the API says.
+UNREADABLE: Final = (
+    openai.APIError,
+    anthropic.APIError,
+    EventTooLarge,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
+
 def failure(code: str, retry_after_s: float | None = None) -> Failure:
     """Return the failure of a code."""
     retryable, message = CODES[code]
@@ -107,7 +119,7 @@ def explain(error: BaseException) -> Failure:
             return failure("provider_timeout")
         case httpx2.HTTPError() | OSError():
             return failure("provider_unreachable")
-        case openai.APIError() | anthropic.APIError() | EventTooLarge() | ValueError() | LookupError() | TypeError():
+        case _ if isinstance(error, UNREADABLE):
             return failure("provider_protocol")
     return failure("internal_error")
 
