@@ -5,6 +5,7 @@ import hmac
 import ipaddress
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -36,7 +37,7 @@ class Access:
     def owner(self, request: Request) -> str:
         """Return who asks, or raise a 401 problem."""
         if not self._required:
-            if not _is_loopback(request):
+            if not _is_loopback(request) or _is_rebound(request):
                 raise _unauthorized("loopback_only", "Without keys this server answers its own machine only.")
             return LOCAL_OWNER
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -79,6 +80,24 @@ class Access:
     def _sign(self, job_id: str, expires_s: int) -> str:
         mac = hmac.digest(self._secret, f"events:{job_id}:{expires_s}".encode(), "sha256")
         return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+
+
+def _is_rebound(request: Request) -> bool:
+    """Say whether a page from elsewhere asks through its visitor's browser, whose address is loopback (CWE-350).
+
+    Such a page is known by a public name in `Host`, to which it has bound this machine's address, or in `Origin`.
+    """
+    origin = urlsplit(request.headers.get("origin", "")).hostname
+    return any(_is_public(name) for name in (request.url.hostname, origin))
+
+
+def _is_public(name: str | None) -> bool:
+    if not name or "." not in name or name.endswith(".localhost"):
+        return False
+    try:
+        return not ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return True
 
 
 def _is_loopback(request: Request) -> bool:

@@ -15,6 +15,8 @@ async def read_json(request: Request, model: type[Model], max_bytes: int) -> Mod
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
         raise Problem(415, "unsupported_media_type", "Send the body as application/json.")
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise Problem(415, "unsupported_media_type", "Send the body without a content encoding.")
     raw = await _read(request, max_bytes)
     try:
         return model.model_validate_json(raw)

@@ -1,5 +1,6 @@
 """`uvicorn api.main:app`: one API process."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -12,9 +13,13 @@ from api import access_log, problems
 from api.connection import note_transport
 from api.routes import events, health, jobs, models, page
 from api.state import State
+from shared.prices import Prices
 from shared.redis import REDIS_FAULTS
 from shared.requests import JobRequest
 from shared.settings import Settings, load_settings
+
+logger = logging.getLogger("uvicorn.error")
+"""Where uvicorn says what happens to the process itself."""
 
 CORS_REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
 CORS_RESPONSE_HEADERS = ["Location", "X-Job-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"]
@@ -28,10 +33,15 @@ class App(FastAPI):
 
 def create_app(settings: Settings) -> FastAPI:
     """Build an API process around its settings; nothing is connected before its lifespan begins."""
+    prices = Prices.read(settings.prices)
+    if settings.auth == "off":
+        logger.warning("REJOIN_AUTH=off: everybody on this machine may do everything; nobody else is answered")
+    elif not settings.api_keys:
+        logger.warning("REJOIN_API_KEYS is empty: every request will be 401")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        here = State.build(settings)
+        here = State.build(settings, prices)
         app.state.rejoin = here
         # Redis may come later than we do: `readyz` tells.
         with suppress(*REDIS_FAULTS):

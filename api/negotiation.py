@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from typing import Final
 
+from starlette.requests import Request
+
 from api.problems import Problem
 
 SSE: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
 JSON: Final = "application/json"
+
+
+def accepted(request: Request, *offers: str) -> str:
+    """Return the offer that the request's `Accept` likes best; a 406 problem when it likes none."""
+    return choose(", ".join(request.headers.getlist("accept")), offers)
 
 
 def choose(accept: str | None, offers: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Errors as RFC 9457 `application/problem+json`, each with a stable `code`. No input, host or stack is shown."""
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -17,6 +18,7 @@ from shared.redis import REDIS_FAULTS, RedisError
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
+_BRANCH: Final = re.compile(r"str|list\[.*\]|function-.*")
 
 
 class Problem(Exception):
@@ -49,6 +51,11 @@ def not_found() -> Problem:
     return Problem(404, "job_not_found", "There is no such job.")
 
 
+def refused(code: str, field: str, why: str) -> Problem:
+    """Return the 422 problem of one field."""
+    return Problem(422, code, f"{field}: {why}", errors=[{"field": field, "message": why}])
+
+
 def unavailable() -> Problem:
     return Problem(
         503, "unavailable", "The service cannot take this request right now.", {"Retry-After": str(RETRY_AFTER_S)}
@@ -60,9 +67,14 @@ def invalid(found: Sequence[ErrorDetails]) -> Problem:
     first = found[0]
     if first["type"] == "json_invalid":
         return Problem(400, "invalid_json", "The body is not JSON.")
-    listed = [{"field": ".".join(map(str, error["loc"])), "message": error["msg"]} for error in found[:20]]
+    listed = [{"field": _field(error), "message": error["msg"]} for error in found[:20]]
     code = "unknown_field" if first["type"] == "extra_forbidden" else "invalid_request"
     return Problem(422, code, f"{listed[0]['field'] or 'body'}: {listed[0]['message']}", errors=listed)
+
+
+def _field(error: ErrorDetails) -> str:
+    """Name the field as its sender knows it, without the branches of our unions."""
+    return ".".join(str(part) for part in error["loc"] if not _BRANCH.fullmatch(str(part)))
 
 
 def _of(error: Exception) -> Problem:

@@ -34,14 +34,13 @@ class State:
     prices: Prices
 
     @classmethod
-    def build(cls, settings: Settings) -> "State":
+    def build(cls, settings: Settings, prices: Prices) -> "State":
         keys = Keys(settings.key_prefix)
         redis = connect(settings.redis_url, connections=CONNECTIONS)
         scripts = Scripts(redis)
         jobs, log = Jobs(redis, scripts, keys), Log(redis, scripts, keys)
         attendance = Attendance(Presence(scripts, keys))
         hub = Hub(log, Subscriber(settings.redis_url), attendance, keys, settings.heartbeat_s, exiting)
-        prices = Prices.read(settings.prices)
         return cls(settings, redis, scripts, jobs, log, hub, Access(settings, jobs), prices)
 
 

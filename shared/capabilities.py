@@ -13,8 +13,6 @@ def can_continue(config: ProviderConfig) -> bool:
 
 def refused_field(config: ProviderConfig, request: JobRequest) -> str | None:
     """Name the first field of the request that this provider cannot honour; None when it can honour all."""
-    if (field := request.unsupported()) is not None:
-        return field
     if config.kind == "anthropic":
         if request.seed is not None:
             return "seed"

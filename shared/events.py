@@ -30,7 +30,7 @@ _TEXT_TAIL: Final = b'"}'
 MAX_MERGED_BYTES: Final = 256 * 1024
 """Bound of one merged event: a 2,000-token answer is about 10 KB, so it still arrives in one."""
 
-_ID: Final = re.compile(r"(\d{1,20})-(\d{1,20})", re.ASCII)
+_ID: Final = re.compile(r"(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})")
 _U64: Final = 2**64
 
 

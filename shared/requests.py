@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 MAX_MESSAGES = 2_000
 MAX_METADATA = 16
@@ -55,7 +55,11 @@ class JobRequest(_Strict):
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stop: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=1_000)]], Field(max_length=16)] = []
+    stop: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=1_000)]],
+        Field(max_length=16),
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    ] = []
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     tools: list[dict[str, Any]] = []
     tool_choice: str | dict[str, Any] | None = None

@@ -30,13 +30,27 @@ OWNER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
 PROVIDER_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 
 
+def _check_base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError("expected http://host/path or https://host/path")
+    return value
+
+
+BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+
+
 class ProviderConfig(BaseModel):
     """One provider under one name: which SDK speaks to it, where, with which key."""
 
     model_config = ConfigDict(extra="forbid")
 
     kind: Literal["openai", "anthropic", "demo"]
-    base_url: str | None = None
+    base_url: BaseUrl | None = None
     api_key: SecretStr | None = None
     models: list[str] = []
     """What the page and `GET /v1/models` offer; any other model may be asked for all the same."""
@@ -61,7 +75,8 @@ def _split_keys(value: object) -> object:
         owner, colon, key = part.partition(":")
         if not colon or not key:
             raise ValueError("expected owner:key,owner:key")
-        keys[hash_key(key)] = owner
+        if keys.setdefault(hash_key(key), owner) != owner:
+            raise ValueError("the same key stands for two owners")
     return keys
 
 
@@ -70,8 +85,13 @@ def _split_list(value: object) -> object:
 
 
 def _check_redis_url(value: str) -> str:
-    if urlsplit(value).scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("expected redis://, rediss:// or unix://")
+    try:
+        parts = urlsplit(value)
+        fits = parts.scheme in ("redis", "rediss", "unix") and (parts.port or 1) > 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError("expected redis://host:port/db, rediss://… or unix:///path")
     return value
 
 
@@ -101,9 +121,9 @@ class Settings(BaseSettings):
     """Stands before every key in Redis, so that several deployments can share a server."""
 
     openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
-    openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
+    openai_base_url: BaseUrl | None = Field(None, alias="OPENAI_BASE_URL")
     anthropic_api_key: SecretStr | None = Field(None, alias="ANTHROPIC_API_KEY")
-    anthropic_base_url: str | None = Field(None, alias="ANTHROPIC_BASE_URL")
+    anthropic_base_url: BaseUrl | None = Field(None, alias="ANTHROPIC_BASE_URL")
     more_providers: dict[ProviderName, ProviderConfig] = Field({}, alias="REJOIN_PROVIDERS")
 
     api_keys: Annotated[dict[bytes, Owner], NoDecode, BeforeValidator(_split_keys)] = Field(
@@ -137,6 +157,9 @@ class Settings(BaseSettings):
         taken = sorted(set(self.more_providers) & set(BUILT_IN_PROVIDERS))
         if taken:
             raise ValueError(f"REJOIN_PROVIDERS: {taken[0]!r} is built in, choose another name")
+        for name, config in self.more_providers.items():
+            if config.kind != "demo" and config.base_url is None and config.api_key is None:
+                raise ValueError(f"REJOIN_PROVIDERS: {name!r} has neither base_url nor api_key")
         return self
 
     def providers(self) -> dict[str, ProviderConfig]:

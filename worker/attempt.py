@@ -26,6 +26,10 @@ CLOSE_S: Final = 2.0
 """How long a provider may take to close its connection before the attempt goes on without it."""
 
 
+BILLED_SILENCE: Final = ("first_token_timeout", "idle_timeout", "job_timeout", "provider_truncated", "storage_full")
+"""Failures of a call that a provider may have worked on all the same."""
+
+
 class Stop(StrEnum):
     """Why somebody ends an attempt before its provider does. arq has one CancelledError for all of these."""
 
@@ -231,7 +235,7 @@ class Attempt:
     def ending(self, outcome: Completed | Failed | Cancelled, cost: Callable[[Usage], Decimal | None]) -> Ending:
         """Return how the job ends with this outcome."""
         usage = outcome.finish.usage if isinstance(outcome, Completed) else None
-        usage = usage or self._estimate()
+        usage = usage or (Usage() if self._was_free(outcome) else self._estimate())
         cost_usd = cost(usage)
         usage_json = usage.model_dump()
         record: dict[str, Any] = {"usage": dump(usage_json)}
@@ -257,6 +261,10 @@ class Attempt:
                 return Ending("failed", events.FAILED, dump({**error, "usage": usage_json}), record)
             case Cancelled():
                 return Ending("cancelled", events.CANCELLED, dump({"usage": usage_json}), record)
+
+    def _was_free(self, outcome: Completed | Failed | Cancelled) -> bool:
+        """Say whether the provider took nothing on: it refused, or was never reached."""
+        return isinstance(outcome, Failed) and not self.log.started and outcome.failure.code not in BILLED_SILENCE
 
     def _since_created_ms(self, moment_s: float | None) -> int | None:
         """Count from the POST: Redis' clock up to the claim, ours from there. No clock is compared with another."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.deadline import deadline
-from api.negotiation import JSON, NDJSON, SSE, choose
+from api.negotiation import JSON, NDJSON, SSE, accepted
 from api.relay import LogGone
 from api.routes.jobs import JobId
 from api.state import State, state
@@ -35,7 +35,7 @@ async def events(
     here = state(request)
     async with deadline():
         job = await here.access.job_by_ticket(request, job_id)
-    media_type = choose(request.headers.get("accept"), (SSE, NDJSON, JSON))
+    media_type = accepted(request, SSE, NDJSON, JSON)
     cursor = _cursor(request.headers.get("last-event-id"), last_event_id)
     if media_type == JSON:
         return await _long_poll(here, job, cursor, wait_s)

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from api.body import read_json
 from api.deadline import deadline
-from api.negotiation import JSON, NDJSON, SSE, choose
-from api.problems import Problem
+from api.negotiation import JSON, NDJSON, SSE, accepted
+from api.problems import refused
 from api.relay import LogGone
 from api.state import State, state
 from api.stream import LogResponse
@@ -34,7 +34,8 @@ _BODY: Final[dict[str, Any]] = {
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(dump(value), status, headers, JSON)
+    # An answer may carry a ticket.
+    return Response(dump(value), status, {"Cache-Control": "no-store", **(headers or {})}, JSON)
 
 
 @router.post("/v1/jobs", status_code=202, openapi_extra=_BODY)
@@ -42,7 +43,7 @@ async def submit(request: Request) -> Response:
     """Accept a generation. The job and its queue entry exist when this answers."""
     here = state(request)
     owner = here.access.owner(request)
-    media_type = choose(request.headers.get("accept"), (JSON, SSE, NDJSON))
+    media_type = accepted(request, JSON, SSE, NDJSON)
     job = await read_json(request, JobRequest, here.settings.max_body_bytes)
     provider = _provider_of(job, here)
     async with deadline():
@@ -66,9 +67,11 @@ def _provider_of(job: JobRequest, here: State) -> ProviderConfig:
     """Return who is asked; refuse what no worker could honour, before anything is queued."""
     config = here.settings.providers().get(job.provider)
     if config is None:
-        raise Problem(422, "unknown_provider", "provider: there is no provider of this name.", field="provider")
+        raise refused("unknown_provider", "provider", "there is no provider of this name")
+    if (field := job.unsupported()) is not None:
+        raise refused("unsupported_parameter", field, "not supported yet")
     if (field := refused_field(config, job)) is not None:
-        raise Problem(422, "unsupported_parameter", f"{field}: this provider cannot honour it.", field=field)
+        raise refused("unsupported_parameter", field, "this provider cannot honour it")
     return config
 
 
@@ -81,6 +84,7 @@ async def list_jobs(
 ) -> Response:
     """List the caller's jobs, newest first, without their texts."""
     here = state(request)
+    accepted(request, JSON)
     owner = here.access.owner(request)
     async with deadline():
         page = await here.jobs.page(owner, status, limit, None if cursor is None else int(cursor))
@@ -98,6 +102,7 @@ async def list_jobs(
 async def read(request: Request, job_id: JobId) -> Response:
     """Return the job, with what has been written so far."""
     here = state(request)
+    accepted(request, JSON)
     async with deadline():
         job = await here.access.job(request, job_id)
         return json_response(await _whole(here, job))

@@ -99,6 +99,27 @@ async def test_without_auth_only_loopback_is_answered(bare: Stack, monkeypatch: 
     assert response.json()["code"] == "loopback_only"
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 401),
+        ({"Host": "evil.example:8000"}, 401),
+        ({"Host": "192.168.1.7:8000"}, 401),
+        ({"Origin": "https://evil.example"}, 401),
+        ({"Host": "localhost:8000"}, 200),
+        ({"Host": "app.localhost:8000", "Origin": "http://app.localhost:8000"}, 200),
+        ({"Host": "[::1]:8000", "Origin": "http://127.0.0.1:3000"}, 200),
+    ],
+)
+async def test_without_auth_a_page_from_elsewhere_is_not_answered(
+    bare: Stack, headers: dict[str, str], status: int
+) -> None:
+    """CWE-350: a public name bound to 127.0.0.1 makes a visitor's browser ask from loopback."""
+    await bare.api()
+    client = bare.client()
+    assert (await client.http.get("/v1/jobs", headers=headers)).status_code == status
+
+
 async def test_cors_is_off_by_default_and_exact_when_on(bare: Stack) -> None:
     await bare.api()
     await bare.api(cors_origins="https://app.example")

@@ -169,6 +169,8 @@ async def test_a_failure_before_the_first_token(
     job = await client.job(job_id)
     assert job["error"] == {key: failed[key] for key in ("code", "message", "retryable")}
     assert "canary" not in str(failed)
+    free = step != Eof()
+    assert (failed["usage"]["input_tokens"] == 0) is free, "a call that was refused costs nothing"
 
 
 @BOTH

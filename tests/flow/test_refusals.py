@@ -1,5 +1,6 @@
 """Bad input gets a problem with a stable code, and nothing is queued for it."""
 
+import gzip
 import json
 from typing import Any
 
@@ -123,6 +124,21 @@ async def test_an_accept_that_nothing_serves_is_406(stack: Stack, client: Client
 async def test_an_unknown_job_is_404(stack: Stack, client: Client, job_id: str, method: str, tail: str) -> None:
     response = await client.http.request(method, f"/v1/jobs/{job_id}{tail}")
     problem(response, 404, "job_not_found")
+
+
+async def test_a_reading_route_answers_406_too(stack: Stack, client: Client) -> None:
+    job_id = await client.submit()
+    for path in ("/v1/jobs", f"/v1/jobs/{job_id}"):
+        problem(await client.http.get(path, headers={"Accept": "image/png"}), 406, "not_acceptable")
+    lines = [("Accept", "image/png"), ("Accept", "text/event-stream")]
+    response = await client.http.get(f"/v1/jobs/{job_id}/events", headers=lines)
+    assert response.headers["content-type"].startswith("text/event-stream"), "two lines are one list"
+
+
+async def test_an_encoded_body_is_415(stack: Stack, client: Client) -> None:
+    headers = {"Content-Encoding": "gzip", "Content-Type": TEXT}
+    response = await client.http.post("/v1/jobs", content=gzip.compress(json.dumps(body()).encode()), headers=headers)
+    problem(response, 415, "unsupported_media_type")
 
 
 async def test_an_unknown_path_is_404_and_a_wrong_method_405(stack: Stack, client: Client) -> None:

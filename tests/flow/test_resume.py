@@ -92,7 +92,8 @@ async def test_the_header_comes_before_the_query(stack: Stack, client: Client) -
 
 @pytest.mark.parametrize(
     "cursor",
-    ["$", "+", "-", "0", "abc", "1-2-3", "-1-1", "1-", "-1", " 1-1", "1-1 ", "1.0-1", "1" * 21 + "-1", f"{2**64}-0",
+    ["01-1", "1-01",
+     "$", "+", "-", "0", "abc", "1-2-3", "-1-1", "1-", "-1", " 1-1", "1-1 ", "1.0-1", "1" * 21 + "-1", f"{2**64}-0",
      "١-١", "1-1\t", "0x1-1", "*", "1-*", "(1-1"],
 )  # fmt: skip
 async def test_a_malformed_id_is_400(stack: Stack, client: Client, cursor: str) -> None:

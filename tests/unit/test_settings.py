@@ -49,6 +49,11 @@ def test_the_defaults_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None
         ("REJOIN_CORS_ORIGINS", "*", "REJOIN_CORS_ORIGINS"),
         ("REJOIN_CORS_ORIGINS", "https://a.example/path", "REJOIN_CORS_ORIGINS"),
         ("REDIS_URL", "http://canary@x", "REDIS_URL"),
+        ("REDIS_URL", "redis://:canary@127.0.0.1:port/0", "REDIS_URL"),
+        ("OPENAI_BASE_URL", "nonsense", "OPENAI_BASE_URL"),
+        ("REJOIN_PROVIDERS", '{"x":{"kind":"openai","base_url":"nope"}}', "REJOIN_PROVIDERS"),
+        ("REJOIN_PROVIDERS", '{"x":{"kind":"openai"}}', "REJOIN_PROVIDERS"),
+        ("REJOIN_API_KEYS", "a:canary,b:canary", "REJOIN_API_KEYS"),
         ("REJOIN_SECRET", "canary", "REJOIN_SECRET"),
     ],
 )
