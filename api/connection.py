@@ -49,5 +49,6 @@ class Connection:
 
     def _set(self, option: int, value: int | bytes) -> None:
         if self._transport is not None and (sock := self._transport.get_extra_info("socket")) is not None:
-            with suppress(OSError):
+            # uvloop's says ValueError of a connection that is gone already.
+            with suppress(OSError, ValueError):
                 sock.setsockopt(socket.SOL_SOCKET, option, value)

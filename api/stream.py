@@ -63,10 +63,10 @@ class LogResponse(EventSourceResponse):
             await super().__call__(scope, receive, send)
             return
         connection = Connection(scope)
-        connection.bound_buffer()
         self._reader.on_stall = connection.abort
         gone = asyncio.create_task(self._until_gone(receive))
         try:
+            connection.bound_buffer()
             if not await self._relay(send):
                 # A body that ends well says that this was all: every SDK would take the cut for success.
                 connection.close()

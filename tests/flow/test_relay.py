@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from api.connection import Connection
 from shared.events import START, EventId
 from shared.subscriber import Subscriber
 from tests.client import Client, text
@@ -135,6 +136,28 @@ async def test_a_client_that_stops_reading_is_cut_off_and_slows_nobody_down(
     with pytest.raises(ConnectionResetError):
         await reader.read(-1)
     writer.close()
+
+
+async def test_a_connection_that_is_gone_already_is_nobodys_error() -> None:
+    """uvloop's sockets raise ValueError then, not OSError; a reader must be detached all the same."""
+
+    class Gone:
+        aborted = False
+
+        def get_extra_info(self, _: str) -> "Gone":
+            return self
+
+        def setsockopt(self, *_: object) -> None:
+            raise ValueError("negative file descriptor")
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    gone = Gone()
+    connection = Connection({"rejoin.transport": gone})
+    connection.bound_buffer()
+    connection.abort()
+    assert gone.aborted
 
 
 async def test_streams_end_when_their_readers_leave(stack: Stack, client: Client) -> None:
