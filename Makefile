@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format lock clean
+.PHONY: help install run test soak lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,11 @@ run: install ## Run everything on http://127.0.0.1:8000 (Valkey, API, worker)
 
 test: install ## Run every test against a real Valkey
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+SECONDS_LONG ?= 600
+soak: install ## Minutes of random faults, judged by the oracle (SEED=…, SECONDS_LONG=600)
+	$(BIN)/python -m tests.soak --seed $(SEED) --seconds $(SECONDS_LONG)
 
 lint: install ## Check style, types and who may import whom
 	$(BIN)/ruff check .

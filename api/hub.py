@@ -22,7 +22,7 @@ TICK_S: Final = 0.25
 STALL_S: Final = 30.0
 """How long a client may leave what was sent to it untaken before it is cut off."""
 
-EXIT_SPREAD_S: Final = 1.0
+EXIT_SPREAD_S: Final = 2.0
 """Over how long a process that is told to exit ends its streams: its readers do not all come back at once."""
 
 
@@ -129,7 +129,7 @@ class Hub:
                 self._ending_since_s = now_s
                 self.end_all(EXIT_SPREAD_S)
             # At the exit nobody is waited for who does not read.
-            exit_is_due = self._ending_since_s is not None and now_s - self._ending_since_s > EXIT_SPREAD_S * 2
+            exit_is_due = self._ending_since_s is not None and now_s - self._ending_since_s > EXIT_SPREAD_S + 1
             for watch in list(self._watches.values()):
                 for reader in list(watch.readers):
                     if reader.sending_since_s is not None:

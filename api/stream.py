@@ -5,6 +5,7 @@ encoder that takes dicts apart, are what we do without: one task, and frames tha
 """
 
 import asyncio
+import random
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final
@@ -19,12 +20,17 @@ from api.relay import LogGone, Reader
 from shared.clock import mono_s
 from shared.events import Entry
 
-RETRY_MS: Final = 2000
+RETRY_MS: Final = (1_000, 3_000)
+"""Between these a stream is told to wait before it comes back: those of one process do not come all at once."""
+
 PING: Final = b": ping\n"
 """One newline, not two: behind an `id:` line the OpenAI SDK and two other clients take an empty block for an event."""
 
-HELLO: Final = b"retry: %d\n" % RETRY_MS + PING
-"""Opens the block of the first event, so that `retry:` stands in no block of its own."""
+
+def hello() -> bytes:
+    """Open the block of the first event, so that `retry:` stands in no block of its own."""
+    return b"retry: %d\n" % random.randint(*RETRY_MS) + PING
+
 
 CLOSE_S: Final = 1.0
 """How long a cut connection may take to be gone."""
@@ -55,7 +61,7 @@ class LogResponse(EventSourceResponse):
         self._hub = hub
         self._reader = reader
         self._frame = sse_frame if media_type == SSE else ndjson_line
-        self._hello, self._ping_bytes = (HELLO, PING) if media_type == SSE else (b"", b"")
+        self._hello, self._ping_bytes = (hello(), PING) if media_type == SSE else (b"", b"")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
