@@ -5,7 +5,6 @@ answered, what the provider sent and noticed. `judge` returns every violation in
 The rules are contract §3 and §6, one function each.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from tests.provider import Call
 
 OPENINGS = ("started", "restarted")
 TEXTS = ("token", "reasoning")
+
+Key = tuple[int, int]
 
 
 @dataclass
@@ -29,6 +30,15 @@ class Reading:
     cursor: str | None = None
     """Where it began; None is the start."""
 
+    @property
+    def from_start(self) -> bool:
+        """Say whether it saw every single event (texts merged): from the start, and no snapshot stood for any."""
+        return self.cursor is None and all(event.event != "snapshot" for event in self.events)
+
+    @property
+    def end(self) -> Event | None:
+        return self.events[-1] if self.events and self.events[-1].event in LAST else None
+
 
 @dataclass
 class Record:
@@ -39,10 +49,12 @@ class Record:
     cancelled: set[str] = field(default_factory=set)
     """Jobs whose cancel was answered `cancelled` or `cancelled_before_start`."""
     calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
-    """What the provider saw, by job."""
+    """What the provider saw, by job, in order of arrival."""
     statuses: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     """Status and text of each job, as read after the run."""
+    logs: dict[str, list[Event]] = field(default_factory=dict)
+    """Each job's log as it was kept, nothing merged, read after the run; those that were not compacted."""
 
 
 def judge(record: Record) -> list[str]:
@@ -54,25 +66,46 @@ def ids_rise(record: Record) -> Iterator[str]:
     """No event twice, none out of order, across all connections of a reader."""
     for reading in record.readings:
         keys = [event.key for event in reading.events]
+        if reading.cursor is not None and not (reading.events and reading.events[0].event == "snapshot"):
+            attempt, _, seq = reading.cursor.partition("-")
+            keys.insert(0, (int(attempt), int(seq)))
         for before, after in pairwise(keys):
             if after <= before:
                 yield f"{reading.job_id}: {after} behind {before}"
 
 
 def attempts_never_mix(record: Record) -> Iterator[str]:
-    """An attempt begins with its opening at seq 0, and only one attempt is open at a time."""
+    """An attempt begins with its opening at seq 0, and everything up to the next opening is its own.
+
+    The first one is `started`; a later one `restarted` (what was there is dropped) or `started` (it is kept).
+    """
     for reading in record.readings:
-        attempt = None
+        attempt = 0 if reading.from_start else None
         for event in reading.events:
             number, seq = event.key
             if event.event in OPENINGS:
-                if seq != 0 or event.data["attempt"] != number:
+                if seq != 0 or event.data["attempt"] != number or number == 0:
                     yield f"{reading.job_id}: {event.event} says {event.data['attempt']} at {event.id}"
+                if attempt is not None and number != attempt + 1:
+                    yield f"{reading.job_id}: attempt {number} behind attempt {attempt}"
+                if number == 1 and event.event == "restarted":
+                    yield f"{reading.job_id}: the first attempt is a restart"
                 attempt = number
-            elif event.event == "snapshot":
+            elif event.event == "snapshot" or attempt is None:
                 attempt = number
-            elif event.event in TEXTS and attempt is not None and number != attempt:
-                yield f"{reading.job_id}: {event.id} inside attempt {attempt}"
+            elif number != attempt:
+                yield f"{reading.job_id}: {event.id} {event.event} inside attempt {attempt}"
+            elif seq == 0 or (number == 0 and event.event in TEXTS):
+                yield f"{reading.job_id}: {event.event} at {event.id}"
+
+
+def every_history_begins_with_queued(record: Record) -> Iterator[str]:
+    for reading in record.readings:
+        if reading.from_start and reading.events and reading.events[0].event != "queued":
+            yield f"{reading.job_id}: begins with {reading.events[0].event}"
+        for event in reading.events:
+            if event.event == "queued" and event.key[0] != 0:
+                yield f"{reading.job_id}: queued at {event.id}"
 
 
 def exactly_one_end(record: Record) -> Iterator[str]:
@@ -86,106 +119,184 @@ def exactly_one_end(record: Record) -> Iterator[str]:
 
 
 def all_readers_saw_one_history(record: Record) -> Iterator[str]:
-    """Texts may arrive merged, but at an id that two readers share they have the same state, and one end for all."""
-    states: dict[tuple[str, tuple[int, int]], str] = {}
-    ends: dict[str, tuple[str, str]] = {}
-    for reading in record.readings:
-        if reading.cursor is None:
-            for key, state in _states(reading.events):
-                if states.setdefault((reading.job_id, key), state) != state:
-                    yield f"{reading.job_id}: two readers disagree at {key}"
-        for event in reading.events:
-            if event.event in LAST:
-                seen = (event.id, json.dumps(event.data, sort_keys=True))
-                if ends.setdefault(reading.job_id, seen) != seen:
-                    yield f"{reading.job_id}: two readers saw two ends"
+    """All saw prefixes of one history.
+
+    Texts may arrive merged under the last id, so two readers need not have seen the same ids; but what has one id has
+    one meaning, the state at an id is the same for all, and between two openings a later state goes on from an earlier.
+    """
+    for job_id, readings in _by_job(record).items():
+        seen: dict[str, Event] = {}
+        for event in (event for reading in readings for event in reading.events):
+            if event.event in TEXTS or event.event == "snapshot":
+                continue
+            if (other := seen.setdefault(event.id, event)) != event:
+                yield f"{job_id}: {event.id} is {event.event} to one reader, {other.event} to another"
+        if len({event.id for event in seen.values() if event.event in LAST}) > 1:
+            yield f"{job_id}: two readers saw two ends"
+
+        opened = {event.key[0]: event.event for event in seen.values() if event.event in OPENINGS}
+        states: dict[Key, str] = {}
+        for reading in sorted(readings, key=lambda reading: reading.cursor is not None):
+            for key, state in _states(reading, states):
+                if states.setdefault(key, state) != state:
+                    yield f"{job_id}: two readers disagree at {key}"
+        for (before, shorter), (after, longer) in pairwise(sorted(states.items())):
+            kept = all(opened.get(attempt) == "started" for attempt in range(before[0] + 1, after[0] + 1))
+            if kept and not longer.startswith(shorter):
+                yield f"{job_id}: what is there at {after} does not go on from {before}"
 
 
 def the_text_is_the_providers(record: Record) -> Iterator[str]:
-    """What a completed job's readers put together is what one of its provider calls sent, to its end."""
+    """Every attempt's text is the beginning of what one provider call sent; a completed one's is all of it.
+
+    Calls come in the order of attempts; an attempt that was lost early may have none.
+    """
     for reading in record.readings:
-        if reading.cursor is not None or not reading.events or reading.events[-1].event != "completed":
+        if not reading.from_start:
             continue
-        sent = [call.sent_text for call in record.calls[reading.job_id] if call.finished]
-        seen = _text(reading.events)
-        if seen not in sent:
-            yield f"{reading.job_id}: the reader has {len(seen)} characters, the provider sent {[len(t) for t in sent]}"
+        calls = iter(record.calls[reading.job_id])
+        kept, whole = "", ""
+        segments = list(_segments(reading.events))
+        for event, text in segments:
+            kept = whole if event.event == "started" else ""
+            whole = kept + text
+            last = event is segments[-1][0] and reading.end is not None and reading.end.event == "completed"
+            if not text and not last:
+                continue
+            for call in calls:
+                sent = _behind_seam(kept, call.sent_text)
+                if (sent == text and call.finished) if last else sent.startswith(text):
+                    break
+            else:
+                lengths = [len(call.sent_text) for call in record.calls[reading.job_id]]
+                yield (
+                    f"{reading.job_id}: {len(text)} characters of attempt {event.key[0]} are no call's; sent {lengths}"
+                )
 
 
 def what_is_stored_is_what_was_seen(record: Record) -> Iterator[str]:
     """The job, read afterwards, has the status and the text that its readers were told."""
-    for reading in record.readings:
-        if not reading.events or reading.events[-1].event not in LAST:
-            continue
-        status = record.statuses.get(reading.job_id)
-        if status is not None and status != reading.events[-1].event:
-            yield f"{reading.job_id}: stored as {status}, seen as {reading.events[-1].event}"
-        text = record.texts.get(reading.job_id)
-        if text is not None and reading.cursor is None and text != _text(reading.events):
-            yield f"{reading.job_id}: stored text differs from the text that was seen"
+    for job_id, readings in _by_job(record).items():
+        states: dict[Key, str] = {}
+        for reading in sorted(readings, key=lambda reading: reading.cursor is not None):
+            for key, state in _states(reading, states):
+                states.setdefault(key, state)
+                if reading.end is None or key != reading.end.key:
+                    continue
+                if (stored := record.texts.get(job_id, state)) != state:
+                    yield f"{job_id}: stored text ({len(stored)}) differs from what was seen ({len(state)})"
+            status = record.statuses.get(job_id)
+            if reading.end is not None and status is not None and status != reading.end.event:
+                yield f"{job_id}: stored as {status}, seen as {reading.end.event}"
 
 
 def every_accepted_job_ends(record: Record) -> Iterator[str]:
-    ended = {reading.job_id for reading in record.readings if reading.events and reading.events[-1].event in LAST}
-    for job_id in record.accepted - ended:
+    ended = {reading.job_id for reading in record.readings if reading.end is not None}
+    for job_id in sorted(record.accepted - ended):
         yield f"{job_id}: no reader saw its end"
-    for job_id in {reading.job_id for reading in record.readings} - record.accepted:
+    for job_id in sorted({reading.job_id for reading in record.readings} - record.accepted):
         yield f"{job_id}: read, but never accepted"
 
 
 def a_cancelled_call_was_closed(record: Record) -> Iterator[str]:
     """A confirmed cancel ends the job as cancelled, and no call of it is still open at the provider."""
     for reading in record.readings:
-        cancelled = bool(reading.events) and reading.events[-1].event == "cancelled"
-        if reading.job_id in record.cancelled and reading.whole and not cancelled:
-            yield f"{reading.job_id}: the cancel was confirmed, the end was another"
-    for job_id in record.cancelled:
+        if reading.job_id in record.cancelled and reading.end is not None and reading.end.event != "cancelled":
+            yield f"{reading.job_id}: the cancel was confirmed, the end was {reading.end.event}"
+    for job_id in sorted(record.cancelled):
+        if job_id in record.statuses and record.statuses[job_id] != "cancelled":
+            yield f"{job_id}: the cancel was confirmed, the job is {record.statuses[job_id]}"
+
+
+def no_call_outlives_its_job(record: Record) -> Iterator[str]:
+    """Where a reader saw the end, no call of the job is open: it would be paid for, and nobody would read it."""
+    for job_id in sorted({reading.job_id for reading in record.readings if reading.end is not None}):
         for call in record.calls[job_id]:
-            if call.ended_at is None:
+            if not call.finished and not call.closed_by_client:
                 yield f"{job_id}: {call!r} is still open"
 
 
 def no_more_calls_than_attempts(record: Record) -> Iterator[str]:
-    for reading in record.readings:
-        attempts = max((event.key[0] for event in reading.events), default=0)
-        calls = len(record.calls[reading.job_id])
-        if reading.whole and calls > attempts:
-            yield f"{reading.job_id}: {calls} calls in {attempts} attempts"
+    for job_id, readings in _by_job(record).items():
+        if any(reading.end is not None for reading in readings):
+            attempts = max(event.key[0] for reading in readings for event in reading.events)
+            if (calls := len(record.calls[job_id])) > attempts:
+                yield f"{job_id}: {calls} calls in {attempts} attempts"
+
+
+def logs_have_no_holes(record: Record) -> Iterator[str]:
+    """In the log itself an attempt's seqs are 0, 1, 2, …, and the last event stands at the end."""
+    for job_id, log in record.logs.items():
+        for before, after in pairwise(log):
+            follows = (before.key[0], before.key[1] + 1)
+            if after.key != follows and not (after.event in OPENINGS and after.key == (before.key[0] + 1, 0)):
+                yield f"{job_id}: {after.id} directly behind {before.id}"
+        if [event.event in LAST for event in log[:-1]].count(True) or (log and log[-1].event not in LAST):
+            yield f"{job_id}: the log ends with {log[-1].event}"
 
 
 RULES: Sequence[Callable[[Record], Iterator[str]]] = (
     ids_rise,
     attempts_never_mix,
+    every_history_begins_with_queued,
     exactly_one_end,
     all_readers_saw_one_history,
     the_text_is_the_providers,
     what_is_stored_is_what_was_seen,
     every_accepted_job_ends,
     a_cancelled_call_was_closed,
+    no_call_outlives_its_job,
     no_more_calls_than_attempts,
+    logs_have_no_holes,
 )
 
 
-def _states(events: Sequence[Event]) -> Iterator[tuple[tuple[int, int], str]]:
-    """Yield, for each id, the text that a reader has after it."""
-    text = ""
-    for event in events:
+def _by_job(record: Record) -> dict[str, list[Reading]]:
+    jobs: dict[str, list[Reading]] = defaultdict(list)
+    for reading in record.readings:
+        jobs[reading.job_id].append(reading)
+    return jobs
+
+
+def _states(reading: Reading, known: dict[Key, str]) -> Iterator[tuple[Key, str]]:
+    """Yield, for each id, the text that the reader has after it, from where that can be told."""
+    text: str | None = ""
+    if reading.cursor is not None:
+        attempt, _, seq = reading.cursor.partition("-")
+        text = known.get((int(attempt), int(seq)))
+    for event in reading.events:
         text = _after(text, event)
-        yield event.key, text
+        if text is not None:
+            yield event.key, text
 
 
-def _text(events: Sequence[Event]) -> str:
-    text = ""
-    for event in events:
-        text = _after(text, event)
-    return text
-
-
-def _after(text: str, event: Event) -> str:
+def _after(text: str | None, event: Event) -> str | None:
     if event.event == "token":
-        return text + str(event.data["text"])
+        return None if text is None else text + str(event.data["text"])
     if event.event == "restarted":
         return ""
     if event.event == "snapshot":
         return str(event.data["text"])
     return text
+
+
+def _segments(events: Sequence[Event]) -> Iterator[tuple[Event, str]]:
+    """Yield each opening with the text of its attempt."""
+    opening, text = None, ""
+    for event in events:
+        if event.event in OPENINGS:
+            if opening is not None:
+                yield opening, text
+            opening, text = event, ""
+        elif event.event == "token":
+            text += event.data["text"]
+    if opening is not None:
+        yield opening, text
+
+
+def _behind_seam(kept: str, sent: str) -> str:
+    """Return what of a continuing call's text is new: white space at the seam that is there already is not."""
+    held = kept[len(kept.rstrip()) :]
+    while held and sent and sent[0] == held[0]:
+        held, sent = held[1:], sent[1:]
+    return sent

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from api.main import create_app
 from shared.keys import Keys
-from shared.settings import Settings
+from shared.settings import ENV_NAMES, Settings
 from tests.client import Client
 from tests.provider import ScriptedProvider
 from tests.valkey import Valkey
@@ -126,6 +126,11 @@ class Process:
         self._process.send_signal(signum)
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
@@ -174,6 +179,7 @@ class Stack:
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the same settings for a process of its own."""
+        overrides = {ENV_NAMES[name]: str(value) for name, value in self._overrides.items()}
         return {
             "REDIS_URL": self.valkey.url,
             "REJOIN_KEY_PREFIX": self.prefix,
@@ -182,6 +188,7 @@ class Stack:
             "OPENAI_BASE_URL": self.provider.openai_url,
             "ANTHROPIC_API_KEY": "sk-canary-anthropic",
             "ANTHROPIC_BASE_URL": self.provider.anthropic_url,
+            **overrides,
             **more,
         }
 
