@@ -185,8 +185,8 @@ async def test_a_thousand_jobs_wait_for_workers_and_all_of_them_end(quick: Stack
     """Case 13. Enqueued with no worker there, then four come."""
     await quick.api()
     scene = Scene(quick)
-    for batch in range(20):
-        models = [scene.script(Text(f"answer {batch}.{n}")) for n in range(50)]
+    for batch in range(100):
+        models = [scene.script(Text(f"answer {batch}.{n}")) for n in range(10)]
         ids = await asyncio.gather(*[scene.client.submit(model) for model in models])
         for job_id, model in zip(ids, models, strict=True):
             scene.accept(job_id, model)
@@ -207,8 +207,8 @@ async def test_two_reapers_at_once_requeue_each_job_once(quick: Stack) -> None:
     await quick.api()
     scene, scripts = Scene(quick), Scripts(quick.redis)
     queue = Queue(quick.redis, scripts, quick.keys)
-    for _ in range(10):
-        models = [scene.script() for _ in range(25)]
+    for _ in range(25):
+        models = [scene.script() for _ in range(10)]
         for job_id, model in zip(await asyncio.gather(*map(scene.client.submit, models)), models, strict=True):
             scene.accept(job_id, model)
     await queue.register("ghost", 60)
