@@ -1,5 +1,6 @@
 """What the routes of one API process share, built once by its lifespan."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,7 @@ from shared.log import Log
 from shared.presence import Presence
 from shared.prices import Prices
 from shared.redis import Redis, Scripts, connect
-from shared.settings import Settings
+from shared.settings import ProviderConfig, Settings
 from shared.subscriber import Subscriber
 
 CONNECTIONS: Final = 3
@@ -32,6 +33,7 @@ class State:
     hub: Hub
     access: Access
     prices: Prices
+    providers: Mapping[str, ProviderConfig]
 
     @classmethod
     def build(cls, settings: Settings, prices: Prices) -> "State":
@@ -41,7 +43,7 @@ class State:
         jobs, log = Jobs(redis, scripts, keys), Log(redis, scripts, keys)
         attendance = Attendance(Presence(scripts, keys))
         hub = Hub(log, Subscriber(settings.redis_url), attendance, keys, settings.heartbeat_s, exiting)
-        return cls(settings, redis, scripts, jobs, log, hub, Access(settings, jobs), prices)
+        return cls(settings, redis, scripts, jobs, log, hub, Access(settings, jobs), prices, settings.providers())
 
 
 def exiting() -> bool:

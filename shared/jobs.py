@@ -30,8 +30,6 @@ MOST_SCANS: Final = 5
 ID_PREFIX: Final = "job_"
 _ID: Final = re.compile(r"job_[0-9a-f]{32}")
 
-NO_USAGE: Final = {"input_tokens": 0, "cached_input_tokens": 0, "output_tokens": 0, "estimated": False}
-
 
 def new_job_id() -> str:
     """Return an id of 128 random bits: nobody guesses another's job."""

@@ -65,7 +65,7 @@ async def submit(request: Request) -> Response:
 
 def _provider_of(job: JobRequest, here: State) -> ProviderConfig:
     """Return who is asked; refuse what no worker could honour, before anything is queued."""
-    config = here.settings.providers().get(job.provider)
+    config = here.providers.get(job.provider)
     if config is None:
         raise refused("unknown_provider", "provider", "there is no provider of this name")
     if (field := job.unsupported()) is not None:

@@ -1,12 +1,14 @@
 """`GET /v1/models`: what may be asked for, in the shape of OpenAI's list."""
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.routes.jobs import json_response
 from api.state import state
 from shared.prices import Prices
-from shared.settings import ProviderConfig, Settings
+from shared.settings import ProviderConfig
 
 router = APIRouter()
 
@@ -16,15 +18,14 @@ async def models(request: Request) -> Response:
     """List `provider/model` for every provider that is set up, `demo` first."""
     here = state(request)
     here.access.owner(request)
-    names = offered(here.settings, here.prices)
+    names = offered(here.providers, here.prices)
     data = [{"id": name, "object": "model", "created": 0, "owned_by": name.partition("/")[0]} for name in names]
     return json_response({"object": "list", "data": data})
 
 
-def offered(settings: Settings, prices: Prices) -> list[str]:
+def offered(providers: Mapping[str, ProviderConfig], prices: Prices) -> list[str]:
     """Return the models to offer: those that the operator names, else those of the price table."""
-    providers = settings.providers()
-    ordered = {"demo": providers.pop("demo"), **providers}
+    ordered = {"demo": providers["demo"], **providers}
     return [f"{name}/{model}" for name, config in ordered.items() for model in _models(name, config, prices)]
 
 

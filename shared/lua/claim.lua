@@ -24,7 +24,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1)) do
     -- The log may know more than the record, if Redis has lost its last writes: no number is used twice.
     local attempt = math.max(tonumber(record[2]), top_attempt(log)) + 1
     local started = record[5] or now
-    local goes_on = attempt > 1 and record[8] == '1'
+    local goes_on = attempt > 1 and record[8] == '1' and record[9]
     local base = goes_on and tonumber(record[9]) or attempt
     redis.call('HSET', job, 'status', 'running', 'worker', worker, 'attempt', attempt, 'base', base, 'started_ms', started)
     redis.call('HDEL', job, 'restart_reason')

@@ -221,6 +221,19 @@ async def _top_is(stack: Stack, job_id: str, id: bytes) -> bool:
     return [top for top, _ in await stack.redis.xrevrange(stack.keys.log(job_id), count=1)] == [id]
 
 
+async def test_a_waiting_job_whose_log_is_gone_fails_and_calls_nobody(bare: Stack) -> None:
+    await bare.api()
+    client = bare.client()
+    job_id = await client.submit()
+    await bare.redis.delete(bare.keys.log(job_id))
+    await bare.worker()
+    other = await client.submit("other")
+    assert (await client.all_events(other))[-1].event == "completed"
+    job = await client.job(job_id)
+    assert (job["status"], job["error"]["code"]) == ("failed", "log_lost")
+    assert [call.model for call in bare.provider.calls] == ["other"]
+
+
 async def test_who_does_not_want_to_wait_gets_what_is_there(stack: Stack, client: Client) -> None:
     stack.provider.script("m", Text("x"), Silence())
     job_id = await client.submit()
