@@ -5,19 +5,24 @@ One connection for all logs, and per job one look-up a message, however many str
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from api.attendance import Attendance
-from api.relay import Reader
+from api.relay import Batch, Reader
 from shared.clock import mono_s
 from shared.events import Entry, EventId
 from shared.keys import Keys
 from shared.log import Log
 from shared.subscriber import Subscriber
 
-TICK_S: Final = 0.25
-"""Resolution of heartbeats."""
+TICK_S: Final = 0.5
+"""How late a stalled client or the server's exit may be noticed."""
+
+BEATS: Final = 20
+"""Into so many parts a heartbeat's time is cut. Readers whose time falls into the same one are written to in one go:
+alone, each costs eight times as much, as everything it needs has left the caches."""
 
 STALL_S: Final = 30.0
 """How long a client may leave what was sent to it untaken before it is cut off."""
@@ -26,27 +31,53 @@ EXIT_SPREAD_S: Final = 2.0
 """Over how long a process that is told to exit ends its streams: its readers do not all come back at once."""
 
 
+def _entries(payload: bytes) -> list[Entry]:
+    """Read a message: id, event and data of each entry, a line each (`lua/_log.lua`). Raises ValueError, TypeError."""
+    lines = payload.split(b"\n")
+    if len(lines) == 3:
+        return [_entry(*lines)]
+    return [_entry(*lines[at : at + 3]) for at in range(0, len(lines), 3)]
+
+
+def _entry(raw_id: bytes, event: bytes, data: bytes) -> Entry:
+    attempt, _, seq = raw_id.partition(b"-")
+    return Entry(EventId(int(attempt), int(seq)), event.decode(), data)
+
+
 class Watch:
     """One log that is read here, by any number of readers."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_news: "Callable[[Watch], None]") -> None:
         self.readers: set[Reader] = set()
+        self._on_news = on_news
+        self._news: list[Entry] = []
 
     def message(self, payload: bytes) -> None:
-        """Hand a new entry to all readers. `payload`: id, event and data, a line each (`lua/_log.lua`)."""
+        """Note new entries."""
         try:
-            raw_id, event, data = payload.split(b"\n", 2)
-            attempt, _, seq = raw_id.partition(b"-")
-            entry = Entry(EventId(int(attempt), int(seq)), event.decode(), data)
-        except ValueError:
+            news = _entries(payload)
+        except (TypeError, ValueError):
             # Whatever that was: the log has what is true.
             self.gap()
             return
-        for reader in self.readers:
-            reader.offer(entry)
+        if not self._news:
+            self._on_news(self)
+        self._news += news
+
+    def hand_out(self) -> None:
+        """Hand to all readers what has come since the last time: one write a reader for what came together."""
+        news, self._news = self._news, []
+        while news:
+            length = 1
+            while length < len(news) and news[length - 1].id.precedes(news[length].id):
+                length += 1
+            batch, news = Batch(news[:length]), news[length:]
+            for reader in self.readers:
+                reader.offer(batch)
 
     def gap(self) -> None:
         """Make all readers look into the log again; Redis may have been another one meanwhile."""
+        self._news = []
         for reader in self.readers:
             reader.doubt()
 
@@ -68,6 +99,13 @@ class Hub:
         self._heartbeat_s = heartbeat_s
         self._exiting = exiting
         self._watches: dict[str, Watch] = {}
+        self._fresh: list[Watch] = []
+        self._sending: dict[Reader, float] = {}
+        """Who waits for its client to take what was sent, and since when."""
+        self._beat_s = heartbeat_s / BEATS
+        self._due: dict[int, list[Reader]] = {}
+        """Who is to be looked at in which beat."""
+        self._beats: asyncio.Task[None] | None = None
         self._ending_since_s: float | None = None
         self._ticker: asyncio.Task[None] | None = None
 
@@ -78,12 +116,14 @@ class Hub:
     async def start(self) -> None:
         await self._subscriber.start()
         await self._attendance.start()
-        self._ticker = asyncio.create_task(self._tick(), name="heartbeats")
+        self._ticker = asyncio.create_task(self._tick(), name="stalls and exit")
+        self._beats = asyncio.create_task(self._beat(), name="heartbeats")
 
     async def stop(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.gather(self._ticker, return_exceptions=True)
+        for task in (self._ticker, self._beats):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         self.end_all()
         await self._attendance.stop()
         await self._subscriber.stop()
@@ -95,11 +135,12 @@ class Hub:
         """
         watch = self._watches.get(job_id)
         if watch is None:
-            watch = self._watches[job_id] = Watch()
+            watch = self._watches[job_id] = Watch(self._note)
         listening = self._subscriber.subscribe(self._keys.log(job_id), watch)
         reader = Reader(self._log, job_id, cursor, listening, counts=leave_grace_s is not None)
         self._attendance.enter(job_id, leave_grace_s)
         watch.readers.add(reader)
+        self._look_at(reader, mono_s() + self._heartbeat_s)
         if self._ending_since_s is not None:
             reader.end()
         return reader
@@ -107,6 +148,7 @@ class Hub:
     def detach(self, reader: Reader) -> None:
         if reader.counts:
             self._attendance.leave(reader.job_id)
+        reader.detached = True
         watch = self._watches[reader.job_id]
         watch.readers.discard(reader)
         if not watch.readers:
@@ -120,20 +162,56 @@ class Hub:
             for reader in watch.readers:
                 loop.call_later(random.uniform(0, spread_s), reader.end)
 
-    async def _tick(self) -> None:
-        """Nudge quiet readers, cut stalled ones off, see the server's exit coming."""
+    @contextmanager
+    def sending(self, reader: Reader) -> Iterator[None]:
+        """Mark a reader as waiting for its client, which is cut off if that takes too long."""
+        self._sending[reader] = mono_s()
+        try:
+            yield
+        finally:
+            del self._sending[reader]
+
+    def _note(self, watch: Watch) -> None:
+        """Have a log's news handed out when all that Redis has sent is read."""
+        if not self._fresh:
+            asyncio.get_running_loop().call_soon(self._hand_out)
+        self._fresh.append(watch)
+
+    def _hand_out(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        for watch in fresh:
+            watch.hand_out()
+
+    def _look_at(self, reader: Reader, when_s: float) -> None:
+        self._due.setdefault(int(when_s / self._beat_s) + 1, []).append(reader)
+
+    async def _beat(self) -> None:
+        """Send a sign of life to every reader that has been quiet for a heartbeat."""
+        beat = int(mono_s() / self._beat_s)
         while True:
-            await asyncio.sleep(min(TICK_S, self._heartbeat_s / 4))
+            await asyncio.sleep((beat + 1) * self._beat_s - mono_s())
+            now_s = mono_s()
+            last, beat = beat, int(now_s / self._beat_s)
+            for due in range(last + 1, beat + 1):
+                for reader in self._due.pop(due, ()):
+                    if reader.detached:
+                        continue
+                    if now_s - reader.active_s >= self._heartbeat_s - self._beat_s and reader not in self._sending:
+                        reader.nudge()
+                        self._look_at(reader, now_s + self._heartbeat_s - self._beat_s)
+                    else:
+                        self._look_at(reader, max(reader.active_s + self._heartbeat_s, now_s + self._beat_s))
+
+    async def _tick(self) -> None:
+        """Cut stalled readers off, see the server's exit coming."""
+        while True:
+            await asyncio.sleep(TICK_S)
             now_s = mono_s()
             if self._ending_since_s is None and self._exiting():
                 self._ending_since_s = now_s
                 self.end_all(EXIT_SPREAD_S)
             # At the exit nobody is waited for who does not read.
             exit_is_due = self._ending_since_s is not None and now_s - self._ending_since_s > EXIT_SPREAD_S + 1
-            for watch in list(self._watches.values()):
-                for reader in list(watch.readers):
-                    if reader.sending_since_s is not None:
-                        if exit_is_due or now_s - reader.sending_since_s > STALL_S:
-                            reader.on_stall()
-                    elif now_s - reader.active_s > self._heartbeat_s:
-                        reader.nudge()
+            for reader, since_s in list(self._sending.items()):
+                if exit_is_due or now_s - since_s > STALL_S:
+                    reader.on_stall()

@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
 from api import access_log, problems
-from api.connection import note_transport
+from api.connection import note_connection
 from api.routes import events, health, jobs, models, page
 from api.state import State
 from shared.prices import Prices
@@ -27,7 +27,8 @@ CORS_RESPONSE_HEADERS = ["Location", "X-Job-ID", "Retry-After", "RateLimit", "Ra
 
 class App(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note_transport(scope, send)
+        if scope["type"] == "http":
+            note_connection(scope, send)
         await super().__call__(scope, receive, send)
 
 
@@ -49,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         await here.hub.start()
         yield
         await here.hub.stop()
-        await here.redis.aclose()
+        await here.redis.close()
 
     app = App(title="Rejoin", version="0.1.0", summary="Generation that outlives the connection", lifespan=lifespan)
     access_log.install()

@@ -2,13 +2,16 @@
 
 What the hub brings is only taken when its id proves that nothing stands between it and what the reader has;
 else the log itself is read, from the same cursor, with the same read as at the start.
+
+A reader that waits for news has them written at once, from where they arrive (`Outlet`): waking its task for
+each token costs as much as all the rest. Whatever the outlet does not take goes to the task.
 """
 
 import asyncio
 import random
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from shared.clock import mono_s
 from shared.events import START, Answer, Entry, EventId
@@ -26,6 +29,40 @@ class LogGone(Exception):
     """The log that is being read does not exist any more."""
 
 
+Frame = Callable[[Entry], bytes]
+
+
+class Batch:
+    """Entries of one log that follow each other directly, encoded once for all who read them."""
+
+    __slots__ = ("_chunks", "entries", "first")
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+        self.first = entries[0].id
+        self._chunks: dict[Frame, bytes] = {}
+
+    @property
+    def size(self) -> int:
+        return sum([len(entry.data) for entry in self.entries])
+
+    def chunk(self, frame: Frame) -> bytes:
+        """Return all of them in one dialect."""
+        chunk = self._chunks.get(frame)
+        if chunk is None:
+            frames = [frame(entry) for entry in self.entries]
+            chunk = self._chunks[frame] = frames[0] if len(frames) == 1 else b"".join(frames)
+        return chunk
+
+
+class Outlet(Protocol):
+    """Writes to a client without waiting. Each says whether it did: not when the client takes nothing just now."""
+
+    def deliver(self, batch: Batch) -> bool: ...
+
+    def ping(self) -> bool: ...
+
+
 class Reader:
     """Yields a log's entries in order, each once, from a cursor to the last event."""
 
@@ -38,8 +75,10 @@ class Reader:
         self.cursor = cursor
         self.active_s = mono_s()
         """When something was last yielded."""
-        self.sending_since_s: float | None = None
-        """Since when the response waits for its client to take what was sent."""
+        self.detached = False
+        """Whether nobody reads here any more."""
+        self.outlet: Outlet | None = None
+        """Where what comes while `batches` waits may go at once."""
         self.on_stall: Callable[[], None] = self.end
         """Cuts the client off."""
         self._log = log
@@ -51,20 +90,38 @@ class Reader:
         self._cursor_data: bytes | None = None
         self._ended = False
         self._nudged = False
+        self._parked = False
+        """Whether `batches` waits, and all that it yielded has been sent."""
         self._wake = asyncio.Event()
 
     # From the hub.
 
-    def offer(self, entry: Entry) -> None:
-        """Take a new entry, unless so many wait that the log is the better place for them."""
+    def offer(self, batch: Batch) -> None:
+        """Take new entries, unless so many wait that the log is the better place for them."""
         if self._lagging:
             return
-        self._inbox_bytes += len(entry.data)
+        if self._parked and self._hand_out(batch):
+            return
+        self._inbox_bytes += batch.size
         if self._inbox_bytes > MAX_INBOX_BYTES:
             self.lag()
             return
-        self._inbox.append(entry)
+        self._inbox += batch.entries
         self._wake.set()
+
+    def _hand_out(self, batch: Batch) -> bool:
+        """Write what follows the cursor, past the task that waits; the end is that task's to write."""
+        handed_out = (
+            self.outlet is not None
+            and not self._inbox
+            and not self._ended
+            and not batch.entries[-1].last
+            and self.cursor.precedes(batch.first)
+            and self.outlet.deliver(batch)
+        )
+        if handed_out:
+            self._passed(batch.entries)
+        return handed_out
 
     def lag(self) -> None:
         """Forget what waits and read the log instead."""
@@ -78,7 +135,10 @@ class Reader:
         self.lag()
 
     def nudge(self) -> None:
-        """Yield something, be it nothing."""
+        """Send something, be it nothing."""
+        if self._parked and not self._inbox and self.outlet is not None and self.outlet.ping():
+            self._passed([])
+            return
         self._nudged = True
         self._wake.set()
 
@@ -113,7 +173,9 @@ class Reader:
                 self._nudged = False
                 yield self._passed([])
             while not self._lagging and not self._ended:
+                self._parked = True
                 await self._wake.wait()
+                self._parked = False
                 self._wake.clear()
                 batch = self._take()
                 if batch or self._nudged:
@@ -131,7 +193,8 @@ class Reader:
 
     async def _replay(self) -> AsyncIterator[list[Entry]]:
         """Yield what the log holds behind the cursor, neighbouring texts merged."""
-        await asyncio.wait([self._listening], timeout=LISTEN_S)
+        if not self._listening.done():
+            await asyncio.wait([self._listening], timeout=LISTEN_S)
         if self._listening.done():
             # From here on the hub brings whatever the read below does not see.
             self._lagging = False

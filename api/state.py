@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from sse_starlette.sse import AppStatus
 from starlette.requests import HTTPConnection
@@ -15,18 +14,16 @@ from shared.keys import Keys
 from shared.log import Log
 from shared.presence import Presence
 from shared.prices import Prices
-from shared.redis import Redis, Scripts, connect
+from shared.redis import Multiplexer, Scripts, connect
 from shared.settings import ProviderConfig, Settings
 from shared.subscriber import Subscriber
-
-CONNECTIONS: Final = 3
-"""For short commands. With the subscriber's one, an API process has four, whatever its readers."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     settings: Settings
-    redis: Redis
+    redis: Multiplexer
+    """With the subscriber's, one of the two connections of an API process, whatever its readers."""
     scripts: Scripts
     jobs: Jobs
     log: Log
@@ -38,7 +35,7 @@ class State:
     @classmethod
     def build(cls, settings: Settings, prices: Prices) -> "State":
         keys = Keys(settings.key_prefix)
-        redis = connect(settings.redis_url, connections=CONNECTIONS)
+        redis = connect(settings.redis_url)
         scripts = Scripts(redis)
         jobs, log = Jobs(redis, scripts, keys), Log(redis, scripts, keys)
         attendance = Attendance(Presence(scripts, keys))

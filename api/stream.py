@@ -1,14 +1,15 @@
 """The responses that stream: a reader's batches as SSE or NDJSON, on sse-starlette's response.
 
 sse-starlette sets the headers, answers HEAD and notices the server's exit. Its four tasks a stream, and an
-encoder that takes dicts apart, are what we do without: one task, and frames that are encoded once for all readers.
+encoder that takes dicts apart, are what we do without: one task, which live tokens do not even wake, and frames that
+are encoded once for all readers.
 """
 
 import asyncio
 import random
 from collections.abc import Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -16,8 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api.connection import Connection
 from api.hub import Hub
 from api.negotiation import NDJSON, SSE
-from api.relay import LogGone, Reader
-from shared.clock import mono_s
+from api.relay import Batch, LogGone, Reader
 from shared.events import Entry
 
 RETRY_MS: Final = (1_000, 3_000)
@@ -68,7 +68,7 @@ class LogResponse(EventSourceResponse):
             self._hub.detach(self._reader)
             await super().__call__(scope, receive, send)
             return
-        connection = Connection(scope)
+        self._connection = connection = Connection.of(scope, send)
         self._reader.on_stall = connection.abort
         gone = asyncio.create_task(self._until_gone(receive))
         try:
@@ -84,23 +84,29 @@ class LogResponse(EventSourceResponse):
     async def _relay(self, send: Send) -> bool:
         """Send all batches; say whether the last event was among them."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if self._hello:
-            await send(_body(self._hello))
+        # Also when it is empty: the head leaves with it.
+        await send(_body(self._hello))
+        self._reader.outlet = self
         ended = False
         try:
             async with aclosing(self._reader.batches()) as batches:
                 async for batch in batches:
                     chunk = b"".join([self._frame(entry) for entry in batch]) if batch else self._ping_bytes
                     if chunk:
-                        self._reader.sending_since_s = mono_s()
-                        await send(_body(chunk))
-                        self._reader.sending_since_s = None
+                        with self._hub.sending(self._reader):
+                            await self._connection.send(_body(chunk))
                     ended = bool(batch) and batch[-1].last
         except LogGone:
             pass
         if ended:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         return ended
+
+    def deliver(self, batch: Batch) -> bool:
+        return self._connection.send_now(_body(batch.chunk(self._frame)))
+
+    def ping(self) -> bool:
+        return not self._ping_bytes or self._connection.send_now(_body(self._ping_bytes))
 
     async def _until_gone(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -109,8 +115,7 @@ class LogResponse(EventSourceResponse):
 
 
 def _body(chunk: bytes) -> Message:
-    message: dict[str, Any] = {"type": "http.response.body", "body": chunk, "more_body": True}
-    return message
+    return {"type": "http.response.body", "body": chunk, "more_body": True}
 
 
 __all__ = ["NDJSON", "SSE", "LogResponse", "ndjson_line", "sse_frame"]

@@ -1,5 +1,6 @@
 """A job's record and the state changes that clients may cause: create, cancel, delete."""
 
+import asyncio
 import re
 import secrets
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from shared.errors import JobLive, JobNotFound, QueueFull
 from shared.events import Answer, dump, load
 from shared.keys import ARQ_JOB, Keys
 from shared.queue import arq_payload
-from shared.redis import Redis, Scripts
+from shared.redis import Multiplexer, Scripts
 from shared.requests import JobRequest
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -110,7 +111,7 @@ class Page(NamedTuple):
 class Jobs:
     """The records of all jobs. Redis is asked by id; who may ask is decided in `api.access`."""
 
-    def __init__(self, redis: Redis, scripts: Scripts, keys: Keys) -> None:
+    def __init__(self, redis: Multiplexer, scripts: Scripts, keys: Keys) -> None:
         self._redis = redis
         self._scripts = scripts
         self._keys = keys
@@ -155,7 +156,7 @@ class Jobs:
         """Return a job's record, or raise JobNotFound."""
         if not _ID.fullmatch(job_id):
             raise JobNotFound
-        raw = await self._redis.hmget(self._keys.job(job_id), _FIELDS)  # type: ignore[misc]
+        raw = await self._redis.read("HMGET", self._keys.job(job_id), *_FIELDS)
         job = _decode(job_id, raw)
         if job is None:
             raise JobNotFound
@@ -193,7 +194,9 @@ class Jobs:
         at_once = limit if status is None else max(limit, SCAN)
         last = 0
         for _ in range(MOST_SCANS):
-            rows = await self._redis.zrevrangebyscore(index, highest, "-inf", start=0, num=at_once, withscores=True)
+            window = (highest, "-inf", "WITHSCORES", "LIMIT", 0, at_once)
+            flat = await self._redis.read("ZREVRANGEBYSCORE", index, *window)
+            rows = [(flat[i], float(flat[i + 1])) for i in range(0, len(flat), 2)]
             for job, order in await self._rows(index, rows):
                 if status is None or job.status == status:
                     found.append(job)
@@ -209,10 +212,9 @@ class Jobs:
         """Read the records of some index entries, dropping the entries whose jobs have expired."""
         if not rows:
             return []
-        pipe = self._redis.pipeline(transaction=False)
-        for raw_id, _ in rows:
-            pipe.hmget(self._keys.job(raw_id.decode()), _FIELDS)
-        records = await pipe.execute()
+        records = await asyncio.gather(
+            *[self._redis.read("HMGET", self._keys.job(raw_id.decode()), *_FIELDS) for raw_id, _ in rows]
+        )
         jobs, expired = [], []
         for (raw_id, order), raw in zip(rows, records, strict=True):
             job = _decode(raw_id.decode(), raw)
@@ -221,7 +223,7 @@ class Jobs:
             else:
                 jobs.append((job, order))
         if expired:
-            await self._redis.zrem(index, *expired)
+            await self._redis.call("ZREM", index, *expired)
         return jobs
 
 

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from shared.events import MAX_MERGED_BYTES, START, Answer, Entry, EventId, merge
 from shared.keys import Keys
-from shared.redis import Redis, Scripts
+from shared.redis import Multiplexer, Scripts
 
 FIRST_READ: Final = 256
 MOST_READ: Final = 2_048
@@ -14,37 +14,41 @@ PAGE_BYTES: Final = MAX_MERGED_BYTES
 
 
 class Append(NamedTuple):
-    """One event on its way into a log."""
+    """Events on their way into one log, behind each other."""
 
     job_id: str
-    id: EventId
-    event: str
-    data: bytes
+    first: EventId
+    before: int
+    """Entries that the log holds when all before the first of these are there."""
+    events: Sequence[tuple[str, bytes]]
+    """Name and data of each."""
 
 
 class Log:
     """Reads and appends; the scripts that start and end attempts write the rest."""
 
-    def __init__(self, redis: Redis, scripts: Scripts, keys: Keys) -> None:
+    def __init__(self, redis: Multiplexer, scripts: Scripts, keys: Keys) -> None:
         self._redis = redis
         self._scripts = scripts
         self._keys = keys
 
     async def append(self, appends: Sequence[Append]) -> list[bool]:
-        """Append events to any number of logs in one step; False for each that its log refused.
+        """Append to any number of logs, each named once, in one step; False for each that refused.
 
         A log refuses an attempt as soon as a newer one or an end is in it. May be repeated.
         """
-        args: list[str | bytes] = [self._keys.prefix]
-        for job_id, id, event, data in appends:
-            args += (job_id, f"{id.attempt}-{id.seq}", event, data)
+        args: list[str | bytes | int] = [self._keys.prefix]
+        for job_id, first, before, events in appends:
+            args += (job_id, first.attempt, first.seq, before, len(events))
+            for event in events:
+                args += event
         keys = [self._keys.log(append.job_id) for append in appends]
         return [result == 1 for result in await self._scripts.run("append", keys, args)]
 
     async def read(self, job_id: str, after: EventId, limit: int) -> list[Entry]:
         """Return up to `limit` entries behind the cursor, oldest first."""
         start = "-" if after == START else f"({after}"
-        return _entries(await self._redis.xrange(self._keys.log(job_id), start, "+", count=limit))
+        return _entries(await self._redis.read("XRANGE", self._keys.log(job_id), start, "+", "COUNT", limit))
 
     async def pages(self, job_id: str, after: EventId = START) -> AsyncIterator[list[Entry]]:
         """Yield all that is behind the cursor now, a page at a time, its neighbouring texts merged."""
@@ -66,19 +70,19 @@ class Log:
 
     async def get(self, job_id: str, id: EventId) -> Entry | None:
         """Return the entry with exactly this id."""
-        entries = _entries(await self._redis.xrange(self._keys.log(job_id), str(id), str(id), count=1))
+        entries = _entries(await self._redis.read("XRANGE", self._keys.log(job_id), str(id), str(id)))
         return entries[0] if entries else None
 
     async def last(self, job_id: str) -> Entry | None:
         """Return the newest entry; None when there is no log."""
-        entries = _entries(await self._redis.xrevrange(self._keys.log(job_id), "+", "-", count=1))
+        entries = _entries(await self._redis.read("XREVRANGE", self._keys.log(job_id), "+", "-", "COUNT", 1))
         return entries[0] if entries else None
 
     async def ended_before(self, age_s: float, limit: int) -> list[str]:
         """Return jobs that ended longer ago than `age_s` and whose logs are not compacted, oldest first."""
-        seconds, microseconds = await self._redis.time()
+        seconds, microseconds = map(int, await self._redis.read("TIME"))
         latest_ms = seconds * 1000 + microseconds // 1000 - int(age_s * 1000)
-        raw = await self._redis.zrangebyscore(self._keys.ended, "-inf", latest_ms, start=0, num=limit)
+        raw = await self._redis.read("ZRANGEBYSCORE", self._keys.ended, "-inf", latest_ms, "LIMIT", 0, limit)
         return [job_id.decode() for job_id in raw]
 
     async def compact(self, job_id: str) -> bool:
@@ -98,7 +102,7 @@ class Log:
         if last is not None and last.last and before is not None:
             args: list[str | bytes] = [str(last.id), str(before), answer.snapshot(before).data]
             done = await self._scripts.run("compact", [self._keys.log(job_id)], args) == 1
-        await self._redis.zrem(self._keys.ended, job_id)
+        await self._redis.call("ZREM", self._keys.ended, job_id)
         return done
 
     async def answer(self, job_id: str, attempt: int) -> Answer:
@@ -111,10 +115,10 @@ class Log:
         return answer
 
 
-def _entries(raw: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
+def _entries(raw: Iterable[tuple[bytes, tuple[bytes, bytes]]]) -> list[Entry]:
     entries = []
     for raw_id, fields in raw:
         attempt, _, seq = raw_id.partition(b"-")
-        ((event, data),) = fields.items()
+        event, data = fields
         entries.append(Entry(EventId(int(attempt), int(seq)), event.decode(), data))
     return entries

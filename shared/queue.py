@@ -4,6 +4,7 @@ Kept from arq: the sorted set, the job's payload under its own key, the payload'
 does not do is done by scripts: a claimed job leaves the queue, a worker's lease covers all that it holds.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,7 @@ from arq.jobs import serialize_job
 from shared.clock import wall_ms
 from shared.keys import ARQ_JOB, Keys
 from shared.log import Append
-from shared.redis import Redis, Scripts
+from shared.redis import Multiplexer, Scripts
 
 GENERATE: Final = "generate"
 """The name of the arq function that runs a job. Its only argument is the job's id."""
@@ -51,6 +52,8 @@ class Claim:
     created_ms: int
     started_ms: int
     claimed_ms: int
+    log_length: int
+    """Entries in the log, the attempt's opening included."""
 
 
 class Claims(NamedTuple):
@@ -77,14 +80,19 @@ class Reaped(NamedTuple):
 class Queue:
     """One method a state change, each one script."""
 
-    def __init__(self, redis: Redis, scripts: Scripts, keys: Keys) -> None:
+    def __init__(self, redis: Multiplexer, scripts: Scripts, keys: Keys) -> None:
         self._redis = redis
         self._scripts = scripts
         self._keys = keys
 
-    async def wait(self, blocking: Redis, longest_s: float) -> None:
+    async def wait(self, blocking: Multiplexer, longest_s: float) -> None:
         """Return when a job has come, or after `longest_s`."""
-        await blocking.blpop([self._keys.wake], timeout=longest_s)  # type: ignore[misc, arg-type]
+        try:
+            await blocking.call("BLPOP", self._keys.wake, longest_s)
+        except asyncio.CancelledError:
+            # Or it would pop what somebody else waits for.
+            blocking.drop()
+            raise
 
     async def register(self, worker: str, lease_s: float) -> Renewal:
         """Take out a lease for a worker that holds nothing yet."""
@@ -115,21 +123,22 @@ class Queue:
 
     async def held(self, worker: str) -> set[str]:
         """Return the jobs that the worker holds in Redis' eyes."""
-        return {job_id.decode() for job_id in await self._redis.smembers(self._keys.running(worker))}  # type: ignore[misc]
+        return {job_id.decode() for job_id in await self._redis.read("SMEMBERS", self._keys.running(worker))}
 
     async def finish(
         self,
         claim: Claim,
         status: str,
-        appends: list[Append],
+        last: Append,
         record: dict[str, Any],
         retention_s: float,
     ) -> bool:
-        """End a job: `appends` close its log, the last of them its last event. False when it is not ours any more."""
+        """End a job: `last` closes its log, with the last event at its end. False when it is not ours any more."""
         id, worker, keys = claim.job_id, claim.worker, self._keys
-        args: list[Any] = [id, worker, claim.attempt, status, int(retention_s * 1000), len(appends)]
-        for _, event_id, event, data in appends:
-            args += (str(event_id), event, data)
+        args: list[Any] = [id, worker, claim.attempt, status, int(retention_s * 1000)]
+        args += (last.first.seq, last.before, len(last.events))
+        for event in last.events:
+            args += event
         for name, value in record.items():
             args += (name, value)
         names = [keys.job(id), keys.log(id), ARQ_JOB + id, keys.running(worker), keys.cancels(worker), keys.ended]
@@ -159,9 +168,9 @@ class Queue:
         for job_id in await self.held(worker):
             await self.release(job_id, worker, reason)
         # A token that this worker popped and did not use is given back; one too many costs an empty claim.
-        await self._redis.lpush(self._keys.wake, 1)  # type: ignore[misc]
-        await self._redis.zrem(self._keys.leases, worker)
-        await self._redis.delete(self._keys.cancels(worker))
+        await self._redis.call("LPUSH", self._keys.wake, 1)
+        await self._redis.call("ZREM", self._keys.leases, worker)
+        await self._redis.call("DEL", self._keys.cancels(worker))
 
     async def reap(self, max_attempts: int, retention_s: float, until_ms: int) -> Reaped:
         """Take the jobs of one worker whose lease has run out: requeue or end each.

@@ -1,18 +1,22 @@
 """Connections to Redis or Valkey, and the scripts that are Rejoin's state changes."""
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, DataError, RedisError, TimeoutError
+from redis.exceptions import ConnectionError, DataError, NoScriptError, RedisError, TimeoutError
+
+from shared.link import CONNECT_TIMEOUT_S
+from shared.multiplexer import Multiplexer
 
 REDIS_FAULTS: Final = (RedisError, OSError)
 """What a command raises when Redis is away, slow, full or refuses."""
 
-CONNECT_TIMEOUT_S: Final = 0.5
 COMMAND_TIMEOUT_S: Final = 0.8
 """An API process tells its client within a second that Redis is gone (contract §6)."""
 
@@ -39,38 +43,26 @@ _RUN_WHEN_FULL: Final = ("abandon", "renew", "finish", "release", "cancel", "rea
 """They write little and free much: a lease must not be lost, nor a reader left without an end, to a full server."""
 
 
-def connect(url: str, *, connections: int, command_timeout_s: float = COMMAND_TIMEOUT_S) -> Redis:
-    """Return a client for short commands: few connections, bounded waits, no repeats of its own.
+def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> Multiplexer:
+    """Return a process' connection for short commands: bounded waits, no repeats of its own."""
+    return Multiplexer(url, timeout_s=timeout_s)
 
-    A connection that the server has closed meanwhile is noticed before it is used. What may be repeated after
-    that is for the caller to say: a claim, for one, must not be.
-    """
-    pool = _pool(
+
+def connect_blocking(url: str, *, longest_wait_s: float) -> Multiplexer:
+    """Return a connection for one blocking command at a time, which may last `longest_wait_s`."""
+    return Multiplexer(url, timeout_s=longest_wait_s + 2)
+
+
+def pool_for_arq(url: str) -> BlockingConnectionPool:
+    """Return what arq needs for its own few commands: its health line."""
+    return BlockingConnectionPool.from_url(
         url,
-        max_connections=connections,
-        timeout=command_timeout_s,
-        socket_timeout=command_timeout_s,
+        max_connections=1,
+        timeout=COMMAND_TIMEOUT_S,
+        socket_timeout=COMMAND_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
     )
-    return Redis(connection_pool=pool)
-
-
-def connect_blocking(url: str, *, longest_wait_s: float) -> Redis:
-    """Return a client for one blocking read at a time, which may last `longest_wait_s`."""
-    pool = _pool(url, max_connections=1, timeout=longest_wait_s, socket_timeout=longest_wait_s + 2)
-    return Redis(connection_pool=pool)
-
-
-def new_connection(url: str) -> Connection:
-    """Return one unpooled connection, not connected yet, that may stay silent for ever: for a subscription."""
-    connection: Connection = _pool(url).make_connection()  # type: ignore[no-untyped-call]
-    return connection
-
-
-def _pool(url: str, **options: Any) -> BlockingConnectionPool:
-    if not url.startswith("unix:"):
-        options["socket_keepalive"] = True
-    return BlockingConnectionPool.from_url(url, socket_connect_timeout=CONNECT_TIMEOUT_S, **options)
 
 
 @cache
@@ -83,29 +75,46 @@ def source(name: str) -> str:
 class Scripts:
     """Rejoin's state changes: each one script, atomic, safe to repeat."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Multiplexer) -> None:
         self._redis = redis
-        self._scripts = {name: redis.register_script(source(name)) for name in _PRELUDES}
+        self._sources = {name: source(name) for name in _PRELUDES}
+        self._shas = {name: _sha(text) for name, text in self._sources.items()}
 
-    async def run(self, name: str, keys: list[str], args: list[Any], *, again: bool = False) -> Any:
+    def sha(self, name: str) -> str:
+        """Return what Redis knows a script by."""
+        return self._shas[name]
+
+    async def run(self, name: str, keys: Sequence[str], args: Sequence[Any], *, again: bool = False) -> Any:
         """Run one of them; raise one of REDIS_FAULTS when Redis is away or refuses.
 
         `again`: run it once more, at once, when the connection broke: it may have run, and may run twice.
         """
         try:
-            return await self._scripts[name](keys=keys, args=args)
+            return await self._run(name, keys, args)
         except ConnectionError:
             if not again:
                 raise
-        return await self._scripts[name](keys=keys, args=args)
+        return await self._run(name, keys, args)
+
+    async def _run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
+            return await self._redis.call("EVALSHA", self._shas[name], len(keys), *keys, *args)
+        except NoScriptError:
+            await self._redis.call("SCRIPT", "LOAD", self._sources[name])
+        return await self._redis.call("EVALSHA", self._shas[name], len(keys), *keys, *args)
 
     async def load(self) -> None:
         """Send the scripts ahead, so that no first job pays for it; let those that end things run in a full server."""
-        if await _version(self._redis) >= (7, 0):
+        if version(await info(self._redis)) >= (7, 0):
             for name in _RUN_WHEN_FULL:
-                self._scripts[name] = self._redis.register_script("#!lua flags=allow-oom\n" + source(name))
-        for script in self._scripts.values():
-            await self._redis.script_load(script.script)
+                self._sources[name] = "#!lua flags=allow-oom\n" + source(name)
+                self._shas[name] = _sha(self._sources[name])
+        for text in self._sources.values():
+            await self._redis.call("SCRIPT", "LOAD", text)
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def is_full(error: Exception) -> bool:
@@ -113,19 +122,25 @@ def is_full(error: Exception) -> bool:
     return isinstance(error, RedisError) and "OOM" in str(error)
 
 
-async def _version(redis: Redis) -> tuple[int, int]:
-    info = await redis.info("server")
-    major, minor, *_ = str(info.get("valkey_version") or info.get("redis_version") or "0.0").split(".")
+async def info(redis: Multiplexer) -> dict[str, str]:
+    """Return what the server says of itself."""
+    text: bytes = await redis.read("INFO")
+    lines = text.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def version(said: Mapping[str, str]) -> tuple[int, int]:
+    """Return the version of the server behind an `info`; a Valkey's own, as it calls itself Redis 7.2."""
+    major, minor, *_ = (said.get("valkey_version") or said.get("redis_version") or "0.0").split(".")
     return int(major), int(minor)
 
 
-async def problem(redis: Redis) -> str | None:
+async def problem(redis: Multiplexer) -> str | None:
     """Say in one sentence why this server must not be used, or None when it may."""
-    version = await _version(redis)
-    if version < MIN_VERSION:
-        return f"Redis {version[0]}.{version[1]} is too old: 6.2 or later is needed."
-    memory = await redis.info("memory")
-    policy = memory.get("maxmemory_policy", "noeviction")
+    said = await info(redis)
+    if version(said) < MIN_VERSION:
+        return f"Redis {'.'.join(map(str, version(said)))} is too old: 6.2 or later is needed."
+    policy = said.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         return f"maxmemory-policy is {policy}: Redis may drop jobs; set it to noeviction."
     return None
@@ -135,13 +150,14 @@ __all__ = [
     "REDIS_FAULTS",
     "ConnectionError",
     "DataError",
-    "Redis",
+    "Multiplexer",
     "RedisError",
     "Scripts",
     "TimeoutError",
     "connect",
     "connect_blocking",
-    "new_connection",
+    "info",
+    "pool_for_arq",
     "problem",
     "source",
 ]

@@ -3,16 +3,17 @@
 import asyncio
 import logging
 import random
-from typing import Final, Protocol
+from contextlib import suppress
+from typing import Any, Final, Protocol
 
 from shared.clock import mono_s
-from shared.redis import REDIS_FAULTS, ConnectionError, new_connection
+from shared.link import Link
+from shared.redis import REDIS_FAULTS, ConnectionError
 
 logger = logging.getLogger(__name__)
 
 RECONNECT_FIRST_S: Final = 0.05
 RECONNECT_LONGEST_S: Final = 1.0
-CONNECT_S: Final = 2.0
 PING_S: Final = 5.0
 SILENCE_S: Final = 12.0
 """A connection on which not even a PING is answered for so long is dead, whatever TCP says."""
@@ -33,15 +34,15 @@ class Subscriber:
     """
 
     def __init__(self, url: str) -> None:
-        self._connection = new_connection(url)
+        self._url = url
         self._listeners: dict[bytes, Listener] = {}
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
+        self._heard: set[bytes] = set()
+        """What Redis has confirmed on this connection, and we have not left since."""
         self._on_wire: set[bytes] = set()
         """What has been sent as SUBSCRIBE on this connection, and not as UNSUBSCRIBE since."""
-        self._heard: set[bytes] = set()
-        """What of it Redis has confirmed."""
-        self._changed = asyncio.Event()
-        self._heard_s = mono_s()
+        self._link: Link | None = None
+        self._changed = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -60,7 +61,7 @@ class Subscriber:
         if name in self._heard and not confirmed.done():
             # Unsubscribed a moment ago, and the connection has not been told yet: it listens still.
             confirmed.set_result(None)
-        self._changed.set()
+        self._change()
         return confirmed
 
     def unsubscribe(self, channel: str) -> None:
@@ -69,65 +70,70 @@ class Subscriber:
         self._listeners.pop(name, None)
         if (confirmed := self._confirmed.pop(name, None)) is not None:
             confirmed.cancel()
-        self._changed.set()
+        self._change()
 
     async def _run(self) -> None:
         delay_s = RECONNECT_FIRST_S
         while True:
             try:
-                async with asyncio.timeout(CONNECT_S):
-                    await self._connection.connect()  # type: ignore[no-untyped-call]
-                self._heard_s, delay_s = mono_s(), RECONNECT_FIRST_S
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._write())
-                    tasks.create_task(self._read())
-                    tasks.create_task(self._ping())
-            except* REDIS_FAULTS as faults:
-                logger.warning("subscriptions cut (%s), reconnecting", type(faults.exceptions[0]).__name__)
+                await self._listen()
+            except REDIS_FAULTS as fault:
+                logger.warning("subscriptions cut (%s), reconnecting", type(fault).__name__)
+                if self._link is not None:
+                    delay_s = RECONNECT_FIRST_S
             finally:
+                if self._link is not None:
+                    self._link.close()
+                self._link = None
                 self._on_wire.clear()
                 self._heard.clear()
-                await self._connection.disconnect(nowait=True)
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(delay_s * 2, RECONNECT_LONGEST_S)
 
-    async def _write(self) -> None:
-        """Keep what is subscribed at Redis the same as what is wanted here."""
+    async def _listen(self) -> None:
+        """Connect and listen until the connection is lost, asking now and then whether the other side is there."""
+        lost = asyncio.Event()
+        self._link = link = await Link.to(self._url, self._take, lambda _: lost.set())
+        self._sync()
         while True:
-            self._changed.clear()
-            wanted = set(self._listeners)
-            dropped, added = self._on_wire - wanted, wanted - self._on_wire
-            self._on_wire = wanted
-            self._heard -= dropped
-            for command, names in (("UNSUBSCRIBE", dropped), ("SUBSCRIBE", added)):
-                if names:
-                    await self._connection.send_command(command, *names)
-            await self._changed.wait()
-
-    async def _ping(self) -> None:
-        """Keep asking whether the other side is there, however busy or quiet the line is."""
-        while True:
-            await asyncio.sleep(PING_S)
-            if mono_s() - self._heard_s > SILENCE_S:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(lost.wait(), PING_S)
+            if not link.open:
+                raise ConnectionError("connection lost")
+            if mono_s() - link.heard_s > SILENCE_S:
                 raise ConnectionError("not even a PING is answered")
-            await self._connection.send_command("PING")
+            link.send(("PING",))
 
-    async def _read(self) -> None:
-        while True:
-            kind, name, payload = await self._next()
-            if kind == b"message":
-                if (listener := self._listeners.get(name)) is not None:
-                    listener.message(payload)
-            elif kind == b"subscribe" and (confirmed := self._confirmed.get(name)) is not None:
-                self._heard.add(name)
-                if confirmed.done():
-                    self._listeners[name].gap()
-                else:
-                    confirmed.set_result(None)
+    def _change(self) -> None:
+        """Tell Redis what is wanted, in one command for all that changes in this turn of the loop."""
+        if self._link is not None and not self._changed:
+            self._changed = True
+            asyncio.get_running_loop().call_soon(self._sync)
 
-    async def _next(self) -> tuple[bytes, bytes, bytes]:
-        while True:
-            reply = await self._connection.read_response(disable_decoding=True)
-            self._heard_s = mono_s()
-            if isinstance(reply, list) and len(reply) == 3:
-                return reply[0], reply[1], reply[2]
+    def _sync(self) -> None:
+        """Keep what is subscribed at Redis the same as what is wanted here."""
+        self._changed = False
+        if (link := self._link) is None:
+            return
+        wanted = self._listeners.keys()
+        dropped, added = self._on_wire - wanted, wanted - self._on_wire
+        self._on_wire = set(wanted)
+        self._heard -= dropped
+        for command, names in (("UNSUBSCRIBE", dropped), ("SUBSCRIBE", added)):
+            if names:
+                link.send((command, *names))
+
+    def _take(self, reply: Any) -> None:
+        """Take one reply: a PING's has two parts, an UNSUBSCRIBE's is nobody's business."""
+        if not isinstance(reply, list) or len(reply) != 3:
+            return
+        kind, name, payload = reply
+        if kind == b"message":
+            if (listener := self._listeners.get(name)) is not None:
+                listener.message(payload)
+        elif kind == b"subscribe" and (confirmed := self._confirmed.get(name)) is not None:
+            self._heard.add(name)
+            if confirmed.done():
+                self._listeners[name].gap()
+            else:
+                confirmed.set_result(None)

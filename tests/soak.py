@@ -127,7 +127,7 @@ class Soak:
         self.stack.provider.improvise("*", self._improvise)
         names = [f"worker {n}" for n in range(WORKERS)] + [f"api {n}" for n in range(APIS)]
         await asyncio.gather(*[self._start(name) for name in names])
-        self._shas = [await sha(self.stack.redis, name) for name in SCRIPTS]
+        self._shas = [await sha(self.stack.commands, name) for name in SCRIPTS]
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from api.main import create_app
 from shared.keys import Keys
+from shared.redis import Multiplexer, connect
 from shared.settings import ENV_NAMES, Settings
 from tests.client import Client
 from tests.provider import ScriptedProvider
@@ -24,6 +25,7 @@ from worker.workshop import Workshop
 
 ROOT = Path(__file__).parent.parent
 START_S = 20
+COMMAND_S = 5.0
 
 
 class Api:
@@ -156,6 +158,9 @@ class Stack:
         self.provider = provider
         self.keys = Keys(prefix)
         self.redis: Redis = Redis.from_url(valkey.url)
+        """For a raw look, or a hand, into what is kept."""
+        self.commands: Multiplexer = connect(valkey.url, timeout_s=COMMAND_S)
+        """For scripts and logs, as our own processes use them."""
         self.apis: list[Api] = []
         self.workers: list[LocalWorker] = []
         self._exits = AsyncExitStack()
@@ -228,6 +233,7 @@ class Stack:
         for api in self.apis:
             api.begin_to_stop()
         await self._exits.aclose()
+        await self.commands.close()
         await self.redis.aclose()
 
 

@@ -104,7 +104,11 @@ class Attempt:
         self.claim = claim
         self.request = request
         self.log: AttemptLog = writer.open(
-            claim.job_id, claim.attempt, lambda: self.stop(Stop.LOST), lambda: self.stop(Stop.STORAGE_FULL)
+            claim.job_id,
+            claim.attempt,
+            claim.log_length,
+            on_refused=lambda: self.stop(Stop.LOST),
+            on_full=lambda: self.stop(Stop.STORAGE_FULL),
         )
         self._provider = provider
         self._writer = writer
@@ -115,6 +119,7 @@ class Attempt:
         self._opened_s = mono_s()
         self._first_token_s: float | None = None
         self._heard_s = self._opened_s
+        self._heard = False
         run_before_s = (claim.claimed_ms - claim.started_ms) / 1000
         self._job_deadline_s = self._opened_s + timeouts.job_s - run_before_s
 
@@ -130,19 +135,22 @@ class Attempt:
         self._heard_s = mono_s()
 
     def text(self, text: str) -> None:
-        self._hear()
+        if not self._heard:
+            self._hear()
         if self._continuation is not None:
             text = self._continuation.feed(text)
         self.log.text(text)
 
     def reasoning(self, text: str) -> None:
-        self._hear()
+        if not self._heard:
+            self._hear()
         self.log.reasoning(text)
 
     def _hear(self) -> None:
-        self._heard_s = mono_s()
+        """Note that the provider has spoken since the last look at the clock (`watch`)."""
+        self._heard = True
         if self._first_token_s is None:
-            self._first_token_s = self._heard_s
+            self._first_token_s = mono_s()
 
     # What the worker does with it.
 
@@ -162,6 +170,8 @@ class Attempt:
 
     def watch(self, now_s: float) -> None:
         """Stop the attempt when one of its three clocks has run out."""
+        if self._heard:
+            self._heard, self._heard_s = False, now_s
         if now_s > self._job_deadline_s:
             self.stop(Stop.JOB_TIMEOUT)
         elif self._first_token_s is None:

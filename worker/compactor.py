@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 AGE_S: Final = 10.0
 """How long an ended log stays as it was: readers who were cut at the end go on from their own cursor."""
 
-LOOK_S: Final = 1.0
+LOOK_S: Final = 2.5
 AT_ONCE: Final = 100
 
 

@@ -16,7 +16,7 @@ from arq.connections import ArqRedis
 from arq.worker import Worker, func
 
 from shared.queue import GENERATE, Claim, from_payload, to_payload
-from shared.redis import REDIS_FAULTS, connect_blocking
+from shared.redis import REDIS_FAULTS, connect_blocking, pool_for_arq
 from worker.attempt import Attempt
 from worker.workshop import Workshop
 
@@ -53,7 +53,7 @@ class LeaseWorker(Worker):
             functions=[func(generate, name=GENERATE)],
             queue_name=workshop.keys.queue,
             redis_pool=ArqRedis(
-                workshop.redis.connection_pool,
+                pool_for_arq(workshop.settings.redis_url),
                 job_serializer=to_payload,
                 job_deserializer=from_payload,
                 default_queue_name=workshop.keys.queue,
@@ -166,7 +166,7 @@ class LeaseWorker(Worker):
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        await self._blocking.aclose()
+        await self._blocking.close()
         await self.workshop.close()
 
     async def close(self) -> None:

@@ -24,7 +24,7 @@ RENEWALS: Final = 3
 LEAST_WAIT_S: Final = 0.1
 """What a renewal may take in any case, however short the lease."""
 
-REAP_S: Final = 0.5
+REAP_S: Final = 1.0
 """Between two looks at other workers' leases: what a takeover takes longer than the lease, at most."""
 
 
@@ -112,14 +112,7 @@ class Lease:
                 self._renew_now.set()
 
     async def _renew(self) -> None:
-        # A reply that does not come must cost no more than its own renewal: the next one takes another connection,
-        # and this one is left to its own end, as giving it up would cost a handshake.
-        asked = asyncio.ensure_future(self._queue.renew(self.worker, self._lease_s))
-        await asyncio.wait([asked], timeout=max(self._lease_s / RENEWALS, LEAST_WAIT_S))
-        if not asked.done():
-            asked.add_done_callback(lambda late: late.cancelled() or late.exception())
-            raise TimeoutError
-        renewal = asked.result()
+        renewal = await self._queue.renew(self.worker, self._lease_s)
         now_s = mono_s()
         if self._renewed_s is None or now_s - self._renewed_s > self._lease_s / 2 + LEAST_WAIT_S:
             self._steady_since_s = now_s

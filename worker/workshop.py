@@ -15,7 +15,7 @@ from shared.log import Log
 from shared.presence import Presence
 from shared.prices import Prices
 from shared.queue import Claim, Queue
-from shared.redis import REDIS_FAULTS, DataError, Redis, Scripts, connect, problem
+from shared.redis import REDIS_FAULTS, DataError, Scripts, connect, info, problem
 from shared.requests import JobRequest
 from shared.settings import Settings
 from shared.subscriber import Subscriber
@@ -45,6 +45,10 @@ READERS_S: Final = 0.5
 COMMAND_TIMEOUT_S: Final = 5.0
 """Workers wait for Redis; only API processes have a client to tell."""
 
+LEADING_TIMEOUT: Final = 0.3
+"""The same where it is about who holds what, as a share of the lease: a renewal that gets no answer has time for two
+more, over a new connection."""
+
 RETRY_LONGEST_S: Final = 1.0
 MAX_EARLY_CANCELS: Final = 1_000
 
@@ -66,12 +70,15 @@ class Workshop:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = Keys(settings.key_prefix)
-        self.redis: Redis = connect(settings.redis_url, connections=4, command_timeout_s=COMMAND_TIMEOUT_S)
-        self._scripts = Scripts(self.redis)
-        self.queue = Queue(self.redis, self._scripts, self.keys)
-        self._log = Log(self.redis, self._scripts, self.keys)
+        # Two connections, so that a lease is renewed, and jobs are handed over, whatever an append waits for.
+        self._leading = connect(settings.redis_url, timeout_s=settings.lease_s * LEADING_TIMEOUT)
+        self._writing = connect(settings.redis_url, timeout_s=COMMAND_TIMEOUT_S)
+        leading, writing = self._scripts = Scripts(self._leading), Scripts(self._writing)
+        self.queue = Queue(self._leading, leading, self.keys)
+        self._ends = Queue(self._writing, writing, self.keys)
+        self._log = Log(self._writing, writing, self.keys)
         self._writer = Writer(self._log)
-        self._presence = Presence(self._scripts, self.keys)
+        self._presence = Presence(leading, self.keys)
         self._prices = Prices.read(settings.prices)
         self._subscriber = Subscriber(settings.redis_url)
         self.lease = Lease(
@@ -81,6 +88,8 @@ class Workshop:
         self.compactor = Compactor(self._log)
         self.providers = Providers(settings)
         self.attempts: dict[str, Attempt] = {}
+        self._busy = asyncio.Event()
+        """There are attempts, or were a moment ago."""
         self._early_cancels: set[str] = set()
         """Cancels that overtook the reply to their job's claim; a renewal repeats what is forgotten here."""
         self.broken = asyncio.Event()
@@ -90,7 +99,7 @@ class Workshop:
         """Wait for Redis, take out the lease, start the timers."""
         await self._until_redis_answers()
         await self._subscriber.start()
-        server = await self._insist(lambda: self.redis.info("server"))
+        server = await self._insist(lambda: info(self._leading))
         listening = await self._insist(lambda: self.lease.take(float(server.get("uptime_in_seconds", 0))))
         await asyncio.wait([listening], timeout=LISTEN_S)
         coroutines = (
@@ -126,12 +135,14 @@ class Workshop:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._subscriber.stop()
         await self.providers.close()
-        await self.redis.aclose()
+        await self._leading.close()
+        await self._writing.close()
 
     def begin(self, claim: Claim) -> Attempt:
         """Take a claimed job in hand, so that whoever cancels it finds it from this moment on."""
         attempt = self._attempt(claim)
         self.attempts[claim.job_id] = attempt
+        self._busy.set()
         if claim.job_id in self._early_cancels:
             attempt.stop(Stop.CANCEL)
         return attempt
@@ -183,8 +194,8 @@ class Workshop:
         if isinstance(outcome, Lost):
             return
         if isinstance(outcome, HandedOver):
-            if rest := log.take(whole=True):
-                await self._insist(lambda: self._log.append(rest))
+            if (rest := log.take(whole=True)) is not None:
+                await self._insist(lambda: self._log.append([rest]))
             await self._insist(
                 lambda: self.queue.release(
                     claim.job_id, claim.worker, "worker_stopped", claim.attempt, self.settings.retention_s
@@ -193,9 +204,9 @@ class Workshop:
             return
         request = attempt.request
         ending = attempt.ending(outcome, lambda usage: self._prices.cost_usd(request.provider, request.model, usage))
-        appends = log.close(ending.event, ending.data)
+        last = log.close(ending.event, ending.data)
         retention_s = self.settings.retention_s
-        await self._insist(lambda: self.queue.finish(claim, ending.status, appends, ending.record, retention_s))
+        await self._insist(lambda: self._ends.finish(claim, ending.status, last, ending.record, retention_s))
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until Redis has answered; every state change may be repeated."""
@@ -223,7 +234,10 @@ class Workshop:
 
     async def _watch(self) -> None:
         while True:
+            await self._busy.wait()
             await asyncio.sleep(WATCH_S)
+            if not self.attempts:
+                self._busy.clear()
             self._early_cancels.clear()
             now_s = mono_s()
             for attempt in list(self.attempts.values()):
@@ -264,9 +278,10 @@ class Workshop:
         delay_s = 0.05
         while True:
             try:
-                why = await problem(self.redis)
+                why = await problem(self._leading)
                 if why is None:
-                    await self._scripts.load()
+                    for scripts in self._scripts:
+                        await scripts.load()
                     return
             except REDIS_FAULTS as error:
                 why = f"Redis does not answer ({type(error).__name__})."

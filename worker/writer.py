@@ -8,7 +8,6 @@ does everything on an idle worker; only what comes within a tick of the last wri
 import asyncio
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +21,28 @@ logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.008
 """Longest wait of a token behind another one. 8 ms: at 50 tokens/s a stream has at most one token in it."""
+
+CALM_TICK_S: Final = 0.016
+"""The same with few streams, where an append costs more than what is in it: at 10 streams a fifth of all CPU."""
+
+CALM: Final = 8
+"""Streams in an append up to which the worker counts as calm."""
+
+BUSY: Final = 64
+"""Streams in an append from which on ticks grow with their number: what takes longer is to be done less often."""
+
+LONGEST_TICK_S: Final = 0.04
+
+
+def tick_s(streams: int) -> float:
+    """Return how long to let tokens gather behind an append to so many streams."""
+    if streams <= CALM:
+        return CALM_TICK_S
+    return min(LONGEST_TICK_S, TICK_S * max(1, streams / BUSY))
+
+
+LINGER_S: Final = 0.002
+"""How long a busy writer that has nothing to do waits behind the first token for the others."""
 
 MAX_PENDING: Final = 8 * 1024 * 1024
 """Characters that a worker keeps while Redis is away; beyond it the providers are not read any more."""
@@ -45,6 +66,7 @@ class AttemptLog:
         writer: "Writer",
         job_id: str,
         attempt: int,
+        length: int,
         on_refused: Callable[[], None],
         on_full: Callable[[], None],
     ) -> None:
@@ -56,11 +78,14 @@ class AttemptLog:
         self._writer = writer
         self._on_refused = on_refused
         self._on_full = on_full
+        self._opening = length - 1
         self._seq = 1
         self._event = ""
         self._parts: list[str] = []
         self._closed: list[tuple[str, bytes]] = []
         self._surrogates = Surrogates()
+        self._waiting = False
+        """Whether the writer knows of what is pending here."""
 
     @property
     def started(self) -> bool:
@@ -68,7 +93,12 @@ class AttemptLog:
         return self._seq > 1 or bool(self._event) or bool(self._closed)
 
     def text(self, text: str) -> None:
-        self._add(TOKEN, text)
+        if self._event is TOKEN and self._waiting and text.__class__ is str:
+            # Behind others that wait already: nobody has to be told.
+            self._parts.append(text)
+            self._note(len(text))
+        else:
+            self._add(TOKEN, text)
 
     def reasoning(self, text: str) -> None:
         self._add(REASONING, text)
@@ -84,9 +114,9 @@ class AttemptLog:
         self._written(len(arguments))
 
     def _add(self, event: str, text: str) -> None:
-        _check_text(text)
         if not text:
             return
+        _check_text(text)
         if self._event != event:
             self._close_text()
             self._event = event
@@ -94,8 +124,13 @@ class AttemptLog:
         self._written(len(text))
 
     def _written(self, characters: int) -> None:
+        self._waiting = True
+        self._note(characters)
+        self._writer.wake(self, urgent=self._seq == 1)
+
+    def _note(self, characters: int) -> None:
         self.characters += characters
-        self._writer.note(self, characters, urgent=self._seq == 1)
+        self._writer.pending += characters
 
     def _close_text(self, *, whole: bool = True) -> None:
         """Turn the pieces into one event; half a surrogate pair waits for the next one unless it is `whole`."""
@@ -110,26 +145,29 @@ class AttemptLog:
         if whole:
             self._event = ""
 
-    def take(self, *, whole: bool) -> list[Append]:
-        """Return what is pending as events with their ids, and forget it."""
-        self._close_text(whole=whole)
-        appends = [
-            Append(self.job_id, EventId(self.attempt, self._seq + i), event, data)
-            for i, (event, data) in enumerate(self._closed)
-        ]
-        self._seq += len(appends)
-        self._closed.clear()
-        return appends
+    def take(self, *, whole: bool) -> Append | None:
+        """Return what is pending, and forget it; None when it is nothing."""
+        self._waiting = False
+        if self._event:
+            self._close_text(whole=whole)
+        if not self._closed:
+            return None
+        return self._append(self._closed)
 
-    def close(self, event: str, data: bytes) -> list[Append]:
+    def close(self, event: str, data: bytes) -> Append:
         """Return what is pending and, behind it, the last event."""
         self._close_text()
-        self._closed.append((event, data))
-        return self.take(whole=True)
+        return self._append([*self._closed, (event, data)])
 
-    def give_up(self, appends: int) -> None:
-        """Forget what is pending, and so many events that were taken and could not be stored."""
-        self._seq -= appends
+    def _append(self, events: list[tuple[str, bytes]]) -> Append:
+        append = Append(self.job_id, EventId(self.attempt, self._seq), self._opening + self._seq, events)
+        self._seq += len(events)
+        self._closed = []
+        return append
+
+    def give_up(self, taken: Append) -> None:
+        """Forget what is pending, and what was taken and could not be stored."""
+        self._seq = taken.first.seq
         self._parts.clear()
         self._closed.clear()
         self.refused = True
@@ -159,39 +197,47 @@ class Writer:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._dirty: dict[AttemptLog, None] = {}
-        self._pending = 0
+        self.pending = 0
+        """Characters that the logs have noted and that have not been taken."""
         self._appending: asyncio.Future[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._urgent = False
         self._gathering = False
+        self._appended = 0
+        """To how many logs, the last time."""
         self._room = asyncio.Event()
         self._room.set()
 
     def open(
-        self, job_id: str, attempt: int, on_refused: Callable[[], None], on_full: Callable[[], None] = lambda: None
+        self,
+        job_id: str,
+        attempt: int,
+        length: int,
+        on_refused: Callable[[], None],
+        on_full: Callable[[], None] = lambda: None,
     ) -> AttemptLog:
-        """Return the log of a new attempt, whose opening event is there already.
+        """Return the log of a new attempt, whose opening event is there already, the last of `length` entries.
 
         `on_refused`: it belongs to somebody else. `on_full`: the server has had no memory for it for a while.
         """
-        return AttemptLog(self, job_id, attempt, on_refused, on_full)
+        return AttemptLog(self, job_id, attempt, length, on_refused, on_full)
 
     @property
     def full(self) -> bool:
         """Say whether a provider should not be read for now."""
-        return self._pending > MAX_PENDING
+        return self.pending > MAX_PENDING
 
     async def room(self) -> None:
         """Wait until there is room again."""
+        if self.full:
+            self._room.clear()
         await self._room.wait()
 
-    def note(self, log: AttemptLog, characters: int, *, urgent: bool) -> None:
+    def wake(self, log: AttemptLog, *, urgent: bool) -> None:
+        """Learn that a log has something to append; at once, if it is `urgent`."""
         if log.refused:
             return
         self._dirty[log] = None
-        self._pending += characters
-        if self.full:
-            self._room.clear()
         if urgent:
             self._urgent = True
         if self._wake is not None and (urgent or not self._gathering):
@@ -212,9 +258,12 @@ class Writer:
             if not self._dirty:
                 self._wake = loop.create_future()
                 await self._wake
+                # Streams that have come together will do so again: one append for all, a moment later.
+                if self._appended > 1:
+                    next_s = max(next_s, loop.time() + LINGER_S)
             if loop.time() < next_s and not self._urgent:
                 await self._gather(loop, next_s)
-            next_s = loop.time() + TICK_S
+            next_s = loop.time() + tick_s(self._appended)
             self._urgent = False
             await self._append_pending()
 
@@ -230,9 +279,14 @@ class Writer:
             timer.cancel()
 
     async def _append_pending(self) -> None:
-        logs, self._dirty = list(self._dirty), {}
-        self._pending = 0
-        appends = [append for log in logs for append in log.take(whole=False)]
+        dirty, self._dirty = self._dirty, {}
+        self.pending = 0
+        logs, appends = [], []
+        for log in dirty:
+            if (append := log.take(whole=False)) is not None:
+                logs.append(log)
+                appends.append(append)
+        self._appended = len(appends)
         if not appends:
             self._room.set()
             return
@@ -240,21 +294,16 @@ class Writer:
         try:
             results = await self._append(appends)
         except StorageFull:
-            taken = Counter(append.job_id for append in appends)
-            for log in logs:
-                log.give_up(taken[log.job_id])
+            for log, append in zip(logs, appends, strict=True):
+                log.give_up(append)
             return
         finally:
             self._appending.set_result(None)
             self._appending = None
             self._room.set()
-        if not all(results):
-            refused = {
-                (append.job_id, append.id.attempt) for append, done in zip(appends, results, strict=True) if not done
-            }
-            for log in logs:
-                if (log.job_id, log.attempt) in refused:
-                    log.refuse()
+        for log, done in zip(logs, results, strict=True):
+            if not done:
+                log.refuse()
 
     async def _append(self, appends: list[Append]) -> list[bool]:
         """Append until Redis has answered. A repeat is safe: what is there already counts as appended."""
@@ -264,7 +313,7 @@ class Writer:
             try:
                 return await self._log.append(appends)
             except REDIS_FAULTS as error:
-                logger.warning("%d events wait for Redis (%s)", len(appends), type(error).__name__)
+                logger.warning("the events of %d jobs wait for Redis (%s)", len(appends), type(error).__name__)
                 if is_full(error) and mono_s() > patience_s:
                     raise StorageFull from None
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))

@@ -16,7 +16,7 @@ end
 
 local function end_job(prefix, id, status, event, data, usage, retention_ms, now)
   local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
-  add(log, next_id(log), event, data)
+  say(log, next_id(log), event, data)
   redis.call('HSET', job, 'status', status, 'finished_ms', now, 'usage', usage)
   redis.call('DEL', 'arq:job:' .. id)
   if redis.call('XLEN', log) > 4 then redis.call('ZADD', prefix .. ':ended', now, id) end

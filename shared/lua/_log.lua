@@ -1,14 +1,24 @@
--- Add one event to a log and tell whoever reads it. False when the log is gone or its top is not below `id`.
--- The channel is named like the log; the message is the id, the event and the data, a line each.
+-- Add one event to a log. False when the log is gone or its top is not below `id`.
 local function add(log, id, event, data)
   local added = redis.pcall('XADD', log, 'NOMKSTREAM', id, event, data)
   if type(added) == 'table' and added.err then
     if string.find(added.err, 'equal or smaller', 1, true) then return false end
     return error(added.err)
   end
-  if not added then return false end
-  redis.call('PUBLISH', log, id .. '\n' .. event .. '\n' .. data)
-  return true
+  return added and true
+end
+
+-- Tell whoever reads a log what is new in it: id, event and data, a line each, for one event or several.
+-- The channel is named like the log.
+local function tell(log, lines)
+  redis.call('PUBLISH', log, lines)
+end
+
+-- Add one event and tell.
+local function say(log, id, event, data)
+  local added = add(log, id, event, data)
+  if added then tell(log, id .. '\n' .. event .. '\n' .. data) end
+  return added
 end
 
 -- The attempt at the top of a log, 0 without one.

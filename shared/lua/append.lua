@@ -1,14 +1,12 @@
--- Append events to many logs in one step; an attempt that is refused once appends no more.
--- KEYS: the logs, one an event
--- ARGV: key prefix, then per event: job id, id, event, data
--- Returns one number an event: 1 appended, 0 refused.
-local results, refused = {}, {}
+-- Append events to many logs in one step.
+-- KEYS: the logs, each once
+-- ARGV: key prefix, then per log: job id, attempt, seq of the first event, entries before it, number of events,
+--       then per event: name, data
+-- Returns one number a log: 1 all of them appended, 0 refused.
+local results, at = {}, 2
 for i, log in ipairs(KEYS) do
-  local at = (i - 1) * 4 + 2
-  local attempt = log .. string.match(ARGV[at + 1], '^%d+')
-  local ok = not refused[attempt]
-    and append(ARGV[1] .. ':job:' .. ARGV[at], log, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
-  refused[attempt] = not ok
-  results[i] = ok and 1 or 0
+  local seq, length, count = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  results[i] = append(ARGV[1] .. ':job:' .. ARGV[at], log, ARGV[at + 1], seq, length, at + 5, count) and 1 or 0
+  at = at + 5 + 2 * count
 end
 return results

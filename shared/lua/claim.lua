@@ -2,7 +2,8 @@
 -- From that event on, Redis refuses whatever an earlier attempt still writes.
 -- KEYS: queue, wake, leases, the worker's running jobs
 -- ARGV: worker, how many, lease ms, key prefix, arq's job prefix, retention ms, 1 to cancel jobs that nobody reads
--- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now}, …}, {discarded ids}}.
+-- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now, log length}, …},
+--          {discarded ids}}.
 local worker, lease_ms, prefix = ARGV[1], tonumber(ARGV[3]), ARGV[4]
 local lease = redis.call('ZSCORE', KEYS[3], worker)
 if not lease or tonumber(lease) == 0 then return {0, {}, {}} end
@@ -31,14 +32,15 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1)) do
     redis.call('SADD', KEYS[4], id)
     local opened
     if attempt == 1 or goes_on then
-      opened = add(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record[6] .. '}')
+      opened = say(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record[6] .. '}')
     else
       redis.call('HDEL', job, 'first_token_ms')
-      opened = add(log, attempt .. '-0', 'restarted',
+      opened = say(log, attempt .. '-0', 'restarted',
         '{"attempt":' .. attempt .. ',"reason":"' .. (record[7] or 'worker_lost') .. '",' .. record[6] .. '}')
     end
     if opened then
-      claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now}
+      local length = redis.call('XLEN', log)
+      claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now, length}
     else
       -- Without its log nobody could read it.
       redis.call('SREM', KEYS[4], id)

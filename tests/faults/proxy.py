@@ -4,7 +4,7 @@ One Proxy is one listener: give one worker a proxy of its own, and it alone can 
 
     async with Proxy(valkey.port) as proxy:
         worker = await stack.worker_process(REDIS_URL=proxy.url)
-        lost = proxy.lose_reply(await sha(stack.redis, "finish"))
+        lost = proxy.lose_reply(await sha(stack.commands, "finish"))
         ...
         await lost.happened()               # the script ran, its reply never came
 """
@@ -13,16 +13,16 @@ import asyncio
 import random
 from typing import Self
 
-from shared.redis import Redis, Scripts
+from shared.redis import Multiplexer, Scripts
 
 CHUNK = 65_536
 
 
-async def sha(redis: Redis, script: str) -> bytes:
+async def sha(redis: Multiplexer, script: str) -> bytes:
     """Return what one of our scripts is called on the wire."""
     scripts = Scripts(redis)
     await scripts.load()
-    return str(scripts._scripts[script].sha).encode()
+    return scripts.sha(script).encode()
 
 
 class Trap:
@@ -118,7 +118,7 @@ class Proxy:
         return self._traps[-1]
 
     def hold(self, match: bytes) -> Trap:
-        """Hold the next request with these bytes until it is released."""
+        """Hold the next request with these bytes, and whatever comes behind it on its connection, until released."""
         self._traps.append(Trap(match, hold=True))
         return self._traps[-1]
 

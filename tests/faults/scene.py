@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from shared.redis import Redis
+from redis.asyncio import Redis
+
 from tests.client import Client, Event, body
 from tests.faults.reader import Reader
 from tests.oracle import Reading, Record, judge

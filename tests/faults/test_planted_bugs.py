@@ -1,12 +1,12 @@
 """Bugs planted on purpose: the oracle, or the deadline, finds each. A test never seen failing proves nothing."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from api import relay, stream
-from shared.events import Entry, EventId
+from api import hub, relay, stream
+from shared.events import EventId
 from shared.log import Append, Log
 from shared.queue import Queue
 from shared.requests import JobRequest
@@ -98,10 +98,12 @@ def fence_off(monkeypatch: pytest.MonkeyPatch) -> None:
     append = Log.append
 
     async def unfenced(self: Log, appends: Sequence[Append]) -> list[bool]:
-        for event, done in zip(appends, await append(self, appends), strict=True):
-            last = await self.last(event.job_id)
+        for given, done in zip(appends, await append(self, appends), strict=True):
+            last = await self.last(given.job_id)
             if not done and last is not None:
-                await append(self, [event._replace(id=EventId(last.id.attempt, last.id.seq + 1))])
+                free = EventId(last.id.attempt, last.id.seq + 1)
+                length = await self._redis.read("XLEN", self._keys.log(given.job_id))
+                await append(self, [given._replace(first=free, before=length)])
         return [True] * len(appends)
 
     monkeypatch.setattr(Log, "append", unfenced)
@@ -134,9 +136,9 @@ def last_event_doubled_by_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
 def last_event_doubled_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     finish = Queue.finish
 
-    async def doubled(self: Queue, claim: object, status: str, appends: list[Append], *rest: object) -> bool:
-        again = appends[-1]._replace(id=EventId(appends[-1].id.attempt, appends[-1].id.seq + 1))
-        return await finish(self, claim, status, [*appends, again], *rest)  # type: ignore[arg-type]
+    async def doubled(self: Queue, claim: object, status: str, last: Append, *rest: object) -> bool:
+        twice = last._replace(events=[*last.events, last.events[-1]])
+        return await finish(self, claim, status, twice, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Queue, "finish", doubled)
 
@@ -166,14 +168,28 @@ def cursor_one_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def live_events_taken_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The relay loses a message and does not look into the log."""
-    batches = relay.Reader.batches
+    """A message gets lost, and whatever comes behind it is relayed without a look into the log."""
+    message = hub.Watch.message
 
-    async def lossy(self: relay.Reader) -> AsyncGenerator[list[Entry], None]:
-        async for batch in batches(self):
-            yield [entry for entry in batch if b"word 6 " not in entry.data]
+    def lossy(self: hub.Watch, payload: bytes) -> None:
+        if b"word 6 " not in payload:
+            message(self, payload)
 
-    monkeypatch.setattr(relay.Reader, "batches", lossy)
+    monkeypatch.setattr(hub.Watch, "message", lossy)
+    monkeypatch.setattr(EventId, "precedes", lambda self, later: self < later)
+
+
+def live_batches_delivered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay writes to a parked reader and wakes its task with the same events too."""
+    hand_out = relay.Reader._hand_out
+
+    def forgetful(self: relay.Reader, batch: relay.Batch) -> bool:
+        cursor = self.cursor
+        hand_out(self, batch)
+        self.cursor = cursor
+        return False
+
+    monkeypatch.setattr(relay.Reader, "_hand_out", forgetful)
 
 
 def restarts_untold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +204,8 @@ def calls_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
     async def shielded(self: OpenAIProvider, request: JobRequest, sink: Sink) -> Finish:
         call = asyncio.ensure_future(generate(self, request, sink))
         abandoned.add(call)
+        # What becomes of it is nobody's business any more, and not the log's either.
+        call.add_done_callback(lambda call: call.cancelled() or call.exception())
         return await asyncio.shield(call)
 
     monkeypatch.setattr(OpenAIProvider, "generate", shielded)
@@ -216,6 +234,7 @@ PLANTED = [
     (cursor_one_too_far, an_answer, "all_readers_saw_one_history"),
     (cursor_one_too_short, an_answer, "all_readers_saw_one_history"),
     (live_events_taken_unchecked, an_answer, "the_text_is_the_providers"),
+    (live_batches_delivered_twice, an_answer, "ids_rise"),
     (restarts_untold, a_takeover, "attempts_never_mix"),
     (calls_left_open, a_cancel, "no_call_outlives_its_job"),
     (a_lease_of_minutes, a_death, "every_accepted_job_ends"),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from redis.asyncio import Redis
 
 from shared.errors import QueueFull
 from shared.events import EventId, text_data
@@ -18,7 +19,7 @@ from shared.jobs import Jobs
 from shared.keys import Keys
 from shared.log import Append, Log
 from shared.queue import Claim, Queue
-from shared.redis import Redis, Scripts, connect
+from shared.redis import Multiplexer, Scripts, connect
 from shared.requests import JobRequest
 from tests.client import LAST, body
 from tests.faults.conftest import FOR_EVER_MS
@@ -39,12 +40,12 @@ TOLD = {
 class Job:
     """One job, moved by its scripts alone, as workers, reapers and API processes do."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    def __init__(self, redis: Redis, commands: Multiplexer, keys: Keys) -> None:
         self.redis = redis
         self.keys = keys
-        scripts = Scripts(redis)
-        self.queue, self.jobs = Queue(redis, scripts, keys), Jobs(redis, scripts, keys)
-        self.log = Log(redis, scripts, keys)
+        scripts = Scripts(commands)
+        self.queue, self.jobs = Queue(commands, scripts, keys), Jobs(commands, scripts, keys)
+        self.log = Log(commands, scripts, keys)
         self.id = ""
         self.claims: dict[str, Claim] = {}
         self.written: dict[str, int] = {}
@@ -65,18 +66,20 @@ class Job:
     async def append(self, worker: str) -> None:
         """Write one token, as whoever ever claimed the job would, holder or zombie."""
         if claim := self.claims.get(worker):
-            self.written[worker] += 1
-            id = EventId(claim.attempt, self.written[worker])
-            data = text_data(f"{worker} writes {id}. ")
-            (done,) = await self.log.append([Append(self.id, id, "token", data)])
-            if not done:
-                self.written[worker] -= 1
+            token = self._next(claim, "token", text_data(f"{worker} writes {self.written[worker]}. "))
+            (done,) = await self.log.append([token])
+            self.written[worker] += done
 
     async def finish(self, worker: str, status: str = "completed") -> None:
         if claim := self.claims.get(worker):
-            id = EventId(claim.attempt, self.written[worker] + 1)
-            if await self.queue.finish(claim, status, [Append(self.id, id, status, b"{}")], {}, 60):
+            last = self._next(claim, status, b"{}")
+            if await self.queue.finish(claim, status, last, {}, 60):
                 self.ends.append(status)
+
+    def _next(self, claim: Claim, event: str, data: bytes) -> Append:
+        """Return what a claim's holder, or who was it once, writes behind its last token."""
+        written = self.written[claim.worker]
+        return Append(self.id, EventId(claim.attempt, written + 1), claim.log_length + written, [(event, data)])
 
     async def release(self, worker: str) -> None:
         if claim := self.claims.get(worker):
@@ -147,7 +150,7 @@ async def test_every_order_of_cancel_finish_reap_and_release_ends_a_job_once(
     shared_valkey: Valkey, prefix: str
 ) -> None:
     """Case 31, exhaustively: two cancels, two workers' ends, a lost lease, a hand-over, a zombie's token."""
-    redis = connect(shared_valkey.url, connections=2)
+    redis, commands = Redis.from_url(shared_valkey.url), connect(shared_valkey.url)
     moves = ("cancel", "cancel again", "finish", "lose", "release", "claim by two", "finish by two")
     orders = 0
     for order in permutations(moves):
@@ -156,7 +159,7 @@ async def test_every_order_of_cancel_finish_reap_and_release_ends_a_job_once(
         ):
             continue
         orders += 1
-        job = Job(redis, Keys(f"{prefix}:{orders}"))
+        job = Job(redis, commands, Keys(f"{prefix}:{orders}"))
         await job.create()
         await job.claim("one")
         await job.append("one")
@@ -177,6 +180,7 @@ async def test_every_order_of_cancel_finish_reap_and_release_ends_a_job_once(
                     await job.finish("two", "failed")
         await job.bring_to_its_end()
     assert orders == 1260
+    await commands.close()
     await redis.aclose()
 
 
@@ -195,8 +199,8 @@ class Life(RuleBasedStateMachine):
         Life.lives += 1
         self.runner = asyncio.Runner()
         self.runner.get_loop()
-        self.redis = connect(self.url, connections=2)
-        self.job = Job(self.redis, Keys(f"{self.prefix}:{Life.lives}"))
+        self.redis, self.commands = Redis.from_url(self.url), connect(self.url)
+        self.job = Job(self.redis, self.commands, Keys(f"{self.prefix}:{Life.lives}"))
         self.runner.run(self.job.create())
 
     @rule(worker=WORKERS)
@@ -237,6 +241,7 @@ class Life(RuleBasedStateMachine):
         try:
             self.runner.run(self.job.bring_to_its_end())
         finally:
+            self.runner.run(self.commands.close())
             self.runner.run(self.redis.aclose())
             self.runner.close()
 
@@ -258,9 +263,9 @@ def test_any_moves_of_workers_reapers_and_cancellers_end_a_job_once(shared_valke
 
 async def test_a_create_that_is_refused_or_repeated_leaves_all_or_nothing(shared_valkey: Valkey, prefix: str) -> None:
     """Case 21. Record, log, payload, queue entry, index and token: all of them or none."""
-    redis = connect(shared_valkey.url, connections=1)
+    redis, commands = Redis.from_url(shared_valkey.url), connect(shared_valkey.url)
     keys = Keys(prefix)
-    jobs = Jobs(redis, Scripts(redis), keys)
+    jobs = Jobs(commands, Scripts(commands), keys)
     request = JobRequest.model_validate(body())
 
     async def count() -> int:
@@ -272,6 +277,7 @@ async def test_a_create_that_is_refused_or_repeated_leaves_all_or_nothing(shared
     created = await jobs.create("local", request, 10)
     names = (keys.job(created.id), keys.log(created.id), f"arq:job:{created.id}", keys.queue, keys.wake)
     assert await redis.exists(*names, keys.owner_jobs("local")) == 6
+    await commands.close()
     await redis.aclose()
 
 

@@ -117,7 +117,7 @@ async def test_a_workers_lost_reply_does_nothing_twice_and_forgets_nothing(
     scene, gate, later = Scene(quick), quick.provider.gate(), quick.provider.gate()
     steps: list[Step] = [Text("be"), Wait(gate), Text("fo"), Wait(later), Text("re")]
     early, _ = await scene.running(*steps, then=[[Text("elsewhere")]])
-    lost = proxy.lose_reply(await sha(quick.redis, script))
+    lost = proxy.lose_reply(await sha(quick.commands, script))
     if script == "claim":
         await scene.submit(Text("claimed"), then=[[Text("claimed again")]])
     elif script == "release":
@@ -141,7 +141,7 @@ async def test_a_post_whose_reply_from_redis_was_lost_makes_one_job(quick: Stack
     await quick.api()
     scene = Scene(quick)
     model = scene.script(Text("once"))
-    lost = proxy.lose_reply(await sha(quick.redis, "create"))
+    lost = proxy.lose_reply(await sha(quick.commands, "create"))
     assert await scene.post_status(model) == 202
     await lost.happened()
     listed = (await scene.client.http.get("/v1/jobs")).json()["data"]
@@ -161,7 +161,7 @@ async def test_a_cancel_whose_reply_from_redis_was_lost_cancels_once(quick: Stac
     if running:
         await quick.worker()
         await reader.until("token")
-    lost = proxy.lose_reply(await sha(quick.redis, "cancel"))
+    lost = proxy.lose_reply(await sha(quick.commands, "cancel"))
     response = await scene.client.http.post(f"/v1/jobs/{job_id}/cancel")
     await lost.happened()
     assert response.status_code in (200, 202)
@@ -248,7 +248,8 @@ async def test_a_log_that_lost_its_newest_events_is_never_read_with_a_hole(forge
     second: Sequence[Step] = [Text("a second attempt")]
     pieces = Tokens([f"{n} " for n in range(8)], delay_s=0.03)
     job_id, _ = await scene.running(pieces, Wait(gate), Text("end"), then=[second])
-    log, key = Log(forgetful.redis, Scripts(forgetful.redis), forgetful.keys), forgetful.keys.log(job_id)
+    log = Log(forgetful.commands, Scripts(forgetful.commands), forgetful.keys)
+    key = forgetful.keys.log(job_id)
     await gate.reached()
 
     async def settled() -> bool:

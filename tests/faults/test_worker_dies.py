@@ -6,7 +6,9 @@ import time
 
 import pytest
 
+from shared.events import EventId
 from shared.jobs import Jobs
+from shared.log import Append
 from shared.queue import Queue
 from shared.redis import Scripts
 from tests.faults.conftest import FOR_EVER_MS, LEASE_S
@@ -41,7 +43,7 @@ class Doomed:
         readers = [scene.read(job_id) for job_id in self.jobs]
         await asyncio.gather(readers[0].until("started"), readers[1].until("token"))
         await eventually(lambda: len(self._stack.provider.calls) == 2)
-        self.end = self._proxy.hold(await sha(self._stack.redis, "finish"))
+        self.end = self._proxy.hold(await sha(self._stack.commands, "finish"))
         self.jobs.append(await scene.submit(Text("The first "), Text("attempt."), then=second))
         scene.read(self.jobs[2])
         await self.end.happened()
@@ -205,8 +207,8 @@ async def test_a_thousand_jobs_wait_for_workers_and_all_of_them_end(quick: Stack
 async def test_two_reapers_at_once_requeue_each_job_once(quick: Stack) -> None:
     """Case 10. More jobs than one sweep takes, and sweeps that are cut short in between."""
     await quick.api()
-    scene, scripts = Scene(quick), Scripts(quick.redis)
-    queue = Queue(quick.redis, scripts, quick.keys)
+    scene, scripts = Scene(quick), Scripts(quick.commands)
+    queue = Queue(quick.commands, scripts, quick.keys)
     for _ in range(25):
         models = [scene.script() for _ in range(10)]
         for job_id, model in zip(await asyncio.gather(*map(scene.client.submit, models)), models, strict=True):
@@ -221,7 +223,8 @@ async def test_two_reapers_at_once_requeue_each_job_once(quick: Stack) -> None:
     assert await quick.redis.exists(quick.keys.leases) == 0
     losses = [await quick.redis.hget(quick.keys.job(id), "losses") for id in scene.record.accepted]  # type: ignore[misc]
     assert losses == [b"1"] * 250
-    jobs = Jobs(quick.redis, scripts, quick.keys)
+    jobs = Jobs(quick.commands, scripts, quick.keys)
     assert {(await jobs.get(job_id)).status for job_id in scene.record.accepted} == {"queued"}
     await queue.register("ghost", 60)
-    assert not await queue.finish(claims[0], "completed", [], {}, 60), "the dead worker's word does not count"
+    late = Append(claims[0].job_id, EventId(claims[0].attempt, 1), claims[0].log_length, [("completed", b"{}")])
+    assert not await queue.finish(claims[0], "completed", late, {}, 60), "the dead worker's word does not count"

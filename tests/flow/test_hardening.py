@@ -97,11 +97,11 @@ async def test_a_release_of_a_job_that_is_to_be_cancelled_ends_it(bare: Stack) -
     await bare.api()
     client = bare.client()
     job_id = await client.submit()
-    scripts = Scripts(bare.redis)
-    queue = Queue(bare.redis, scripts, bare.keys)
+    scripts = Scripts(bare.commands)
+    queue = Queue(bare.commands, scripts, bare.keys)
     await queue.register("w", 60)
     (claim,) = (await queue.claim("w", 1, 60)).claims
-    assert await Jobs(bare.redis, scripts, bare.keys).cancel(job_id, 60) == "cancelling"
+    assert await Jobs(bare.commands, scripts, bare.keys).cancel(job_id, 60) == "cancelling"
     assert await queue.release(job_id, "w", "worker_stopped", claim.attempt)
     assert [event.event for event in await client.all_events(job_id)] == ["queued", "started", "cancelled"]
     assert await bare.redis.zcard(bare.keys.queue) == 0
@@ -175,13 +175,14 @@ async def test_a_log_that_has_lost_its_last_writes_is_never_continued_in_silence
     api = await bare.api()
     client = bare.client()
     job_id = await client.submit()
-    scripts = Scripts(bare.redis)
-    log, queue = Log(bare.redis, scripts, bare.keys), Queue(bare.redis, scripts, bare.keys)
+    scripts = Scripts(bare.commands)
+    log, queue = Log(bare.commands, scripts, bare.keys), Queue(bare.commands, scripts, bare.keys)
     await queue.register("w", 60)
-    await queue.claim("w", 1, 60)
+    (claim,) = (await queue.claim("w", 1, 60)).claims
 
     async def write(seq: int, piece: str) -> None:
-        assert await log.append([Append(job_id, EventId(1, seq), "token", dump({"text": piece}))]) == [True]
+        token = Append(job_id, EventId(1, seq), claim.log_length + seq - 1, [("token", dump({"text": piece}))])
+        assert await log.append([token]) == [True]
 
     await write(1, "kept ")
     older = await bare.redis.dump(bare.keys.log(job_id))

@@ -166,11 +166,13 @@ async def test_a_cancel_outlives_the_worker_that_should_have_honoured_it(bare: S
 
 async def _ghost_attempt(stack: Stack, job_id: str, *pieces: str) -> None:
     """Play a worker that claims the job, writes a beginning, and dies."""
-    queue, log = await _queue(stack), Log(stack.redis, Scripts(stack.redis), stack.keys)
+    queue, log = await _queue(stack), Log(stack.commands, Scripts(stack.commands), stack.keys)
     (claim,) = await _claim(queue, "ghost", 0.2)
     assert claim.job_id == job_id
     for seq, piece in enumerate(pieces, 1):
-        await log.append([Append(job_id, EventId(claim.attempt, seq), "token", dump({"text": piece}))])
+        before = claim.log_length + seq - 1
+        token = Append(job_id, EventId(claim.attempt, seq), before, [("token", dump({"text": piece}))])
+        assert await log.append([token]) == [True]
 
 
 async def test_an_answer_is_continued_where_the_provider_can(bare: Stack) -> None:
@@ -237,25 +239,29 @@ async def test_a_newer_attempt_fences_the_older_one_in_the_log_itself(bare: Stac
     job_id = await client.submit()
     queue = await _queue(bare)
     (first,) = await _claim(queue, "one", 60)
-    log = Log(bare.redis, Scripts(bare.redis), bare.keys)
-    hello = Append(job_id, EventId(1, 1), "token", b'{"text":"a"}')
+    log = Log(bare.commands, Scripts(bare.commands), bare.keys)
+    hello = Append(job_id, EventId(1, 1), first.log_length, [("token", b'{"text":"a"}')])
     assert await log.append([hello]) == [True]
     assert await log.append([hello]) == [True], "a repeat after a lost reply is success"
-    other = hello._replace(data=b'{"text":"b"}')
+    other = hello._replace(events=[("token", b'{"text":"b"}')])
     assert await log.append([other]) == [False], "but only with the same content"
     assert await queue.release(job_id, "one", "worker_stopped", 1)
     (second,) = await _claim(queue, "two", 60)
     assert second.attempt == 2
-    late = [Append(job_id, EventId(1, seq), "token", b'{"text":"zombie"}') for seq in (2, 3)]
-    assert await log.append(late) == [False, False]
-    assert not await queue.finish(first, "completed", [], {}, 60)
-    assert await queue.finish(second, "completed", [Append(job_id, EventId(2, 1), "completed", b"{}")], {}, 60)
-    assert await queue.finish(second, "completed", [Append(job_id, EventId(2, 1), "completed", b"{}")], {}, 60)
+    zombie = [("token", b'{"text":"zombie"}')] * 2
+    late = Append(job_id, EventId(1, 2), first.log_length + 1, zombie)
+    for before in range(second.log_length + 2):
+        assert await log.append([late._replace(before=before)]) == [False], "whatever it believes the log to hold"
+    end = [("completed", b"{}")]
+    assert not await queue.finish(first, "completed", late._replace(events=end), {}, 60)
+    last = Append(job_id, EventId(2, 1), second.log_length, end)
+    assert await queue.finish(second, "completed", last, {}, 60)
+    assert await queue.finish(second, "completed", last, {}, 60)
     assert [event.event for event in await client.all_events(job_id)][-2:] == ["restarted", "completed"]
 
 
 async def _queue(stack: Stack) -> Queue:
-    return Queue(stack.redis, Scripts(stack.redis), stack.keys)
+    return Queue(stack.commands, Scripts(stack.commands), stack.keys)
 
 
 async def _claim(queue: Queue, worker: str, lease_s: float) -> list[Claim]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.events import Answer, Entry
+from shared.events import Answer, Entry, EventId
 from shared.log import Append
 from worker.text import Surrogates
 from worker.writer import MAX_PENDING, Writer
@@ -39,7 +39,18 @@ class Recorder:
 
     def text(self, job_id: str) -> str:
         appends = [append for batch in self.batches for append in batch if append.job_id == job_id]
-        return Answer.of([Entry(append.id, append.event, append.data) for append in appends]).text
+        return Answer.of([entry for append in appends for entry in entries(append)]).text
+
+
+def entries(append: Append) -> list[Entry]:
+    """Return what the log holds of these events afterwards."""
+    attempt, seq = append.first
+    return [Entry(EventId(attempt, seq + n), event, data) for n, (event, data) in enumerate(append.events)]
+
+
+def ids(append: Append | None) -> list[tuple[str, str]]:
+    assert append is not None
+    return [(str(entry.id), entry.event) for entry in entries(append)]
 
 
 @pytest.fixture
@@ -63,17 +74,19 @@ async def drained(log: Recorder, job_id: str, text: str) -> None:
 
 
 async def test_the_first_token_goes_out_at_once_and_the_next_ones_together(writer: Writer, log: Recorder) -> None:
-    attempt = writer.open("a", 1, lambda: None)
+    attempt = writer.open("a", 1, 2, lambda: None)
     attempt.text("first")
     await drained(log, "a", "first")
     for piece in (" second", " third", " fourth"):
         attempt.text(piece)
     await drained(log, "a", "first second third fourth")
-    assert [[str(append.id) for append in batch] for batch in log.batches] == [["1-1"], ["1-2"]]
+    assert [[(str(append.first), append.before, len(append.events)) for append in batch] for batch in log.batches] == [
+        [("1-1", 2, 1)], [("1-2", 3, 1)],
+    ]  # fmt: skip
 
 
 async def test_another_attempts_first_token_does_not_wait_for_the_tick(writer: Writer, log: Recorder) -> None:
-    one, other = writer.open("a", 1, lambda: None), writer.open("b", 1, lambda: None)
+    one, other = writer.open("a", 1, 2, lambda: None), writer.open("b", 1, 2, lambda: None)
     one.text("x")
     await drained(log, "a", "x")
     loop = asyncio.get_running_loop()
@@ -85,15 +98,16 @@ async def test_another_attempts_first_token_does_not_wait_for_the_tick(writer: W
 
 
 async def test_events_keep_their_order_and_kinds(writer: Writer, log: Recorder) -> None:
-    attempt = writer.open("a", 3, lambda: None)
+    attempt = writer.open("a", 3, 9, lambda: None)
     attempt.reasoning("hm")
     attempt.text("a")
     attempt.text("b")
     attempt.tool_call(0, "{", "call_1", "look")
     attempt.tool_call(0, "}")
     await writer.settle(attempt)
-    appends = attempt.close("completed", b"{}")
-    assert [(str(append.id), append.event) for append in appends] == [
+    last = attempt.close("completed", b"{}")
+    assert last.before == 9, "the entries in the log, the attempt's opening the last of them"
+    assert ids(last) == [
         ("3-1", "reasoning"), ("3-2", "token"), ("3-3", "tool_call"), ("3-4", "tool_call"), ("3-5", "completed"),
     ]  # fmt: skip
     assert log.batches == []
@@ -102,7 +116,7 @@ async def test_events_keep_their_order_and_kinds(writer: Writer, log: Recorder) 
 async def test_a_refused_attempt_is_told_once_and_writes_no_more(writer: Writer, log: Recorder) -> None:
     told: list[bool] = []
     refused = asyncio.Event()
-    attempt = writer.open("a", 1, lambda: (told.append(True), refused.set()))  # type: ignore[arg-type, func-returns-value]
+    attempt = writer.open("a", 1, 2, lambda: (told.append(True), refused.set()))  # type: ignore[arg-type, func-returns-value]
     log.refuse.add("a")
     attempt.text("x")
     async with asyncio.timeout(3):
@@ -114,7 +128,7 @@ async def test_a_refused_attempt_is_told_once_and_writes_no_more(writer: Writer,
 
 
 async def test_what_comes_while_redis_is_away_is_kept_and_bounded(writer: Writer, log: Recorder) -> None:
-    attempt = writer.open("a", 1, lambda: None)
+    attempt = writer.open("a", 1, 2, lambda: None)
     log.away.set()
     attempt.text("x")
     await log.asked()
@@ -127,7 +141,7 @@ async def test_what_comes_while_redis_is_away_is_kept_and_bounded(writer: Writer
 
 
 async def test_settling_waits_for_what_is_on_its_way(writer: Writer, log: Recorder) -> None:
-    attempt = writer.open("a", 1, lambda: None)
+    attempt = writer.open("a", 1, 2, lambda: None)
     log.away.set()
     attempt.text("x")
     await log.asked()
@@ -138,8 +152,9 @@ async def test_settling_waits_for_what_is_on_its_way(writer: Writer, log: Record
     log.away.clear()
     async with asyncio.timeout(3):
         await settling
-    appends = attempt.close("completed", b"{}")
-    assert [str(append.id) for append in appends] == ["1-2", "1-3"]
+    last = attempt.close("completed", b"{}")
+    assert ids(last) == [("1-2", "token"), ("1-3", "completed")]
+    assert last.before == 3
     assert log.text("a") == "x"
 
 

@@ -1,6 +1,5 @@
 """Anthropic messages, and every server that speaks them."""
 
-from contextlib import aclosing
 from typing import Any, Final
 
 import httpx2
@@ -12,6 +11,7 @@ from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
 from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, word
+from worker.providers.sse import ServerSentEvent
 
 DEFAULT_MAX_TOKENS: Final = 4096
 """Anthropic's API requires a limit; every model of today accepts this one."""
@@ -27,7 +27,7 @@ REASONS: Final = {
 
 
 class AnthropicProvider:
-    """Streams `POST /v1/messages`, through the SDK's request and over its aiohttp transport."""
+    """Streams `POST /v1/messages`, through the SDK's request and over our own transport."""
 
     def __init__(self, config: ProviderConfig, transport: httpx2.AsyncBaseTransport) -> None:
         key = config.api_key.get_secret_value() if config.api_key else None
@@ -43,42 +43,24 @@ class AnthropicProvider:
         )
 
     async def generate(self, request: JobRequest, sink: Sink) -> Finish:
-        reason = ""
-        usage: dict[str, Any] = {}
-        create = self._client.messages.with_streaming_response.create
-        async with create(**_parameters(request)) as response, aclosing(http.events(response, sink)) as stream:
-            async for event in stream:
-                if event.event == b"content_block_delta":
-                    delta = load(event.data)["delta"]
-                    if delta["type"] == "text_delta":
-                        sink.text(delta["text"])
-                    elif delta["type"] == "thinking_delta":
-                        sink.reasoning(delta["thinking"])
-                elif event.event == b"message_start":
-                    usage.update(load(event.data)["message"].get("usage") or {})
-                elif event.event == b"message_delta":
-                    message = load(event.data)
-                    reason = message["delta"].get("stop_reason") or reason
-                    # Cumulative: what it names replaces what the start said.
-                    usage.update({k: v for k, v in (message.get("usage") or {}).items() if v is not None})
-                elif event.event == b"message_stop":
-                    await http.drain(stream)
-                    reason = word(reason or "stop")
-                    return Finish(REASONS.get(reason, reason), _usage(usage))
-                elif event.event == b"error":
-                    raise StreamError(str((load(event.data).get("error") or {}).get("type") or "error"))
-        raise Truncated
+        answer = _Answer(sink)
+        await http.stream(self._client, "/v1/messages", _body(request), sink, answer.take)
+        return answer.finish()
 
     async def close(self) -> None:
         await self._client.close()
 
 
-def _parameters(request: JobRequest) -> dict[str, Any]:
+def _body(request: JobRequest) -> dict[str, Any]:
     system = [request.system] if request.system is not None else []
     system += [message.text() for message in request.messages if message.role == "system"]
-    optional = {"system": "\n\n".join(system) or None, "stop_sequences": request.stop or None}
-    # The SDK has dropped these two; the API takes them for the models that sample.
-    sampling = {"temperature": request.temperature, "top_p": request.top_p}
+    optional = {
+        "system": "\n\n".join(system) or None,
+        "stop_sequences": request.stop or None,
+        # The SDK's own methods have dropped these two; the API takes them for the models that sample.
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+    }
     return {
         "model": request.model,
         "messages": [
@@ -89,8 +71,45 @@ def _parameters(request: JobRequest) -> dict[str, Any]:
         "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
         "stream": True,
         **{name: value for name, value in optional.items() if value is not None},
-        "extra_body": {name: value for name, value in sampling.items() if value is not None} or None,
     }
+
+
+class _Answer:
+    """Reads one answer, event by event."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._reason = ""
+        self._usage: dict[str, Any] = {}
+        self._whole = False
+
+    def take(self, event: ServerSentEvent) -> bool:
+        """Take one event; True at the end marker."""
+        if event.event == b"content_block_delta":
+            delta = load(event.data)["delta"]
+            if delta["type"] == "text_delta":
+                self._sink.text(delta["text"])
+            elif delta["type"] == "thinking_delta":
+                self._sink.reasoning(delta["thinking"])
+        elif event.event == b"message_start":
+            self._usage.update(load(event.data)["message"].get("usage") or {})
+        elif event.event == b"message_delta":
+            message = load(event.data)
+            self._reason = message["delta"].get("stop_reason") or self._reason
+            # Cumulative: what it names replaces what the start said.
+            self._usage.update({k: v for k, v in (message.get("usage") or {}).items() if v is not None})
+        elif event.event == b"message_stop":
+            self._whole = True
+        elif event.event == b"error":
+            raise StreamError(str((load(event.data).get("error") or {}).get("type") or "error"))
+        return self._whole
+
+    def finish(self) -> Finish:
+        """Return how it ended; raise Truncated when it did not."""
+        if not self._whole:
+            raise Truncated
+        reason = word(self._reason or "stop")
+        return Finish(REASONS.get(reason, reason), _usage(self._usage))
 
 
 def _usage(raw: dict[str, Any]) -> Usage:

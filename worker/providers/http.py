@@ -1,41 +1,74 @@
-"""What the SDKs share: the HTTP client under them, and how a stream's bytes are read."""
+"""What the SDKs share: the HTTP client under them, and how a stream's events are taken."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Any, Final
 
 import httpx2
 
+from shared.events import dump
 from worker.providers.base import Sink
+from worker.providers.connection import Answer
 from worker.providers.sse import ServerSentEvent, SseDecoder
+from worker.providers.transport import ANSWER
 
 DRAIN_S: Final = 0.1
 """How long an answer's last bytes may take after its end marker, so that the connection can be used again."""
 
 
-class Body(Protocol):
-    def iter_bytes(self) -> AsyncIterator[bytes]: ...
+_HEADERS: Final = {"Content-Type": "application/json", "X-Stainless-Raw-Response": "stream"}
+"""The second is the SDKs' word for: give the response back unread."""
 
 
 def client(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncClient:
     """Return the HTTP client of one SDK, over the connections that all of them share."""
-    return httpx2.AsyncClient(transport=transport, timeout=None, follow_redirects=False)
+    headers = {"Accept-Encoding": "identity"}
+    return httpx2.AsyncClient(transport=transport, timeout=None, follow_redirects=False, headers=headers)
 
 
-async def events(body: Body, sink: Sink) -> AsyncGenerator[ServerSentEvent, None]:
-    """Yield the stream's events, no faster than the sink takes them."""
-    decoder = SseDecoder()
-    async for chunk in body.iter_bytes():
-        for event in decoder.feed(chunk):
-            yield event
-        if sink.full:
+async def stream(client: Any, path: str, body: object, sink: Sink, take: Callable[[ServerSentEvent], bool]) -> None:
+    """Make one call with an SDK's client and hand its events to `take`; the connection is free or closed behind it.
+
+    The SDK's `post` adds the address, keys and headers, and turns a status into its own error. The body is ours, and
+    is plain JSON: what the SDK's typed methods do to it costs a third of the call.
+    """
+    options = {"headers": _HEADERS}
+    response: httpx2.Response = await client.post(path, content=dump(body), cast_to=httpx2.Response, options=options)
+    try:
+        await _listen(response, sink, take)
+    finally:
+        await response.aclose()
+
+
+async def _listen(response: httpx2.Response, sink: Sink, take: Callable[[ServerSentEvent], bool]) -> None:
+    """Hand each event to `take` as it arrives, until that says it was the last, or the body ends.
+
+    No faster than the sink has room. Raises what `take` raises, and httpx2's errors.
+    """
+    answer: Answer = response.extensions[ANSWER]
+    feed = SseDecoder().feed
+    done = False
+
+    def chunk(data: bytes) -> None:
+        nonlocal done
+        for event in feed(data):
+            if not done and take(event):
+                done = True
+                answer.wake()
+        if sink.full and not done:
+            answer.hold()
+            answer.wake()
+
+    answer.pour(chunk)
+    while not (done or (answer.whole and answer.error is None)):
+        await answer.turn()
+        if sink.full and not done:
             await sink.room()
-
-
-async def drain(stream: AsyncIterator[ServerSentEvent]) -> None:
-    """Read what is left behind the end marker, briefly."""
-    with suppress(TimeoutError, httpx2.HTTPError):
-        async with asyncio.timeout(DRAIN_S):
-            async for _ in stream:
-                pass
+            answer.go_on()
+    if not answer.whole:
+        answer.go_on()
+        with suppress(TimeoutError, httpx2.HTTPError):
+            async with asyncio.timeout(DRAIN_S):
+                while not answer.whole:
+                    await answer.turn()

@@ -5,10 +5,10 @@ from worker.providers.anthropic import AnthropicProvider
 from worker.providers.base import NotConfigured, Provider
 from worker.providers.demo import DemoProvider
 from worker.providers.openai import OpenAIProvider
-from worker.providers.transport import AiohttpTransport
+from worker.providers.transport import Transport
 
 
-def _make(name: str, config: ProviderConfig, transport: AiohttpTransport) -> Provider:
+def _make(name: str, config: ProviderConfig, transport: Transport) -> Provider:
     match config.kind:
         case "openai":
             return OpenAIProvider(config, transport, compatible=name != "openai")
@@ -21,8 +21,7 @@ def _make(name: str, config: ProviderConfig, transport: AiohttpTransport) -> Pro
 class Providers:
     def __init__(self, settings: Settings) -> None:
         self._providers: dict[str, Provider] = {}
-        # Never makes a job wait for another.
-        transport = AiohttpTransport(settings.max_jobs + 16)
+        transport = Transport()
         for name, config in settings.providers().items():
             try:
                 self._providers[name] = _make(name, config, transport)

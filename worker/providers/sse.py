@@ -28,6 +28,10 @@ class SseDecoder:
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Return the events that this chunk completes."""
+        one_line = chunk.startswith(b"data: ") and chunk.find(b"\n") == len(chunk) - 2 and chunk.endswith(b"\n\n")
+        if one_line and not (self._tail or self._data or self._event or b"\r" in chunk):
+            # One whole event, as OpenAI and its kin send a token: nearly every chunk of a stream.
+            return [ServerSentEvent(b"", chunk[6:-2])]
         buffer = self._tail + chunk if self._tail else chunk
         lines = buffer.splitlines(keepends=True)
         self._tail = b""

@@ -1,120 +1,119 @@
-"""The HTTP under both SDKs: aiohttp behind httpx2's interface, one pool of connections for all providers.
+"""The HTTP under both SDKs: httpx2's interface in front of our own connections, one pool for all providers.
 
-The SDKs bring such a transport of their own. Ours differs in what an attempt must know: whether a connection that
-failed was a kept-alive one, which a provider may close at the very moment of its reuse (28 of 512 calls under
-load), and that a refused connection is no time-out. It reads what has arrived, not chunk by chunk.
+What the SDKs bring cannot tell an attempt what it must know: whether a connection that failed was a kept-alive one,
+which a provider may close at the very moment of its reuse (28 of 512 calls under load). And both of theirs read a
+body by iterators, where a stream of tokens is best handed on as it arrives (`ANSWER`, `Answer.pour`).
 """
 
-import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Any, Final
-from urllib.request import getproxies, proxy_bypass
+from collections.abc import AsyncIterator
+from typing import Final
 
-import aiohttp
 import httpx2
 
-CONNECT_TIMEOUT_S: Final = 10.0
-"""Silence after the connect is judged by the attempt's own clocks (`Attempt.watch`), not here."""
+from shared.clock import mono_s
+from worker.providers.connection import Answer, Connection, StaleConnection
+from worker.providers.dial import Dialer, Origin
 
 KEEP_ALIVE_S: Final = 30.0
 
+MAX_WHOLE_BYTES: Final = 4 * 1024 * 1024
+"""Of an answer that is read whole, such as an error."""
 
-class StaleConnection(httpx2.ConnectError):
-    """A kept-alive connection was closed under a request that got no byte of an answer: repeating it is safe."""
+ANSWER: Final = "rejoin.answer"
+"""The extension of a response under which the bytes of its body can be had as they come."""
+
+_PORTS: Final = {"http": 80, "https": 443}
 
 
-class AiohttpTransport(httpx2.AsyncBaseTransport):
-    """Opened with its first request. Closing it twice is fine: several clients share it."""
+class Transport(httpx2.AsyncBaseTransport):
+    """Keeps connections for the next request. Closing it twice is fine: several clients share it."""
 
-    def __init__(self, max_connections: int) -> None:
-        self._max_connections = max_connections
-        self._session: aiohttp.ClientSession | None = None
-        self._tls: ssl.SSLContext = httpx2.create_ssl_context()
-        self._proxies = getproxies()
+    def __init__(self) -> None:
+        self._dialer = Dialer()
+        self._idle: dict[Origin, list[tuple[Connection, float]]] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request, return when the answer's headers are there. Raises httpx2's errors."""
-        fate = SimpleNamespace(reused=False)
-        with _translated(fate):
-            response = await self._open().request(
-                request.method,
-                str(request.url),
-                headers=request.headers.multi_items(),
-                data=await request.aread() or None,
-                allow_redirects=False,
-                auto_decompress=False,
-                proxy=self._proxy(request.url),
-                trace_request_ctx=fate,
-            )
+        """Send a request, return when the answer's head is there. Raises httpx2's errors."""
+        url = request.url
+        origin = Origin(url.scheme, url.host, url.port or _PORTS[url.scheme])
+        body = await request.aread()
+        connection = self._kept(origin) or await self._dialer.connect(origin)
+        answer = connection.ask(self._bytes(request, origin, body))
+        try:
+            head = await answer.head
+        except BaseException:
+            answer.close()
+            raise
         return httpx2.Response(
-            response.status,
-            headers=list(response.raw_headers),
-            stream=_Body(response),
+            head.status,
+            headers=head.headers,
+            stream=_Body(self, origin, connection, answer),
             request=request,
-            extensions={"http_version": b"HTTP/1.1"},
+            extensions={"http_version": b"HTTP/1.1", ANSWER: answer},
         )
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        idle, self._idle = self._idle, {}
+        for connections in idle.values():
+            for connection, _ in connections:
+                connection.abort()
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            trace = aiohttp.TraceConfig()
-            trace.on_connection_reuseconn.append(_note_reuse)
-            connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=KEEP_ALIVE_S, ssl=self._tls)
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=timeout, trace_configs=[trace], auto_decompress=False
-            )
-        return self._session
+    def _kept(self, origin: Origin) -> Connection | None:
+        """Return the connection that was used last, so that those too many grow old."""
+        now_s = mono_s()
+        connections = self._idle.get(origin, [])
+        while connections:
+            connection, since_s = connections.pop()
+            if connection.idle and now_s - since_s < KEEP_ALIVE_S:
+                return connection
+            connection.abort()
+        return None
 
-    def _proxy(self, url: httpx2.URL) -> str | None:
-        """Return the proxy of the environment, as the SDKs do (aiohttp asks two threads for it on every request)."""
-        if not self._proxies or proxy_bypass(url.host):
-            return None
-        return self._proxies.get(url.scheme) or self._proxies.get("all")
+    def keep(self, origin: Origin, connection: Connection) -> None:
+        """Take a connection back; let go of those that nobody has wanted for a while."""
+        now_s = mono_s()
+        connections = self._idle.setdefault(origin, [])
+        while connections and now_s - connections[0][1] > KEEP_ALIVE_S:
+            connections.pop(0)[0].abort()
+        # Whoever read on it may have held it at its last byte.
+        connection.resume()
+        connections.append((connection, now_s))
+
+    def _bytes(self, request: httpx2.Request, origin: Origin, body: bytes) -> bytes:
+        target = request.url.raw_path
+        headers = [b"%b: %b\r\n" % header for header in request.headers.raw]
+        if self._dialer.plain_proxy(origin):
+            target = str(request.url).encode("ascii")
+            if (who := self._dialer.credentials(origin)) is not None:
+                headers.append(b"Proxy-Authorization: %b\r\n" % who.encode())
+        return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method.encode(), target, b"".join(headers), body)
 
 
 class _Body(httpx2.AsyncByteStream):
-    """An answer's bytes, as they arrive."""
+    """An answer's body for who wants it whole; gives its connection back in the end."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
+    def __init__(self, transport: Transport, origin: Origin, connection: Connection, answer: Answer) -> None:
+        self._transport, self._origin = transport, origin
+        self._connection, self._answer = connection, answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _translated(None):
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+        body = bytearray()
+
+        def take(chunk: bytes) -> None:
+            body.extend(chunk)
+            if len(body) > MAX_WHOLE_BYTES:
+                raise httpx2.RemoteProtocolError("answer too large")
+
+        self._answer.pour(take)
+        await self._answer.turn()
+        yield bytes(body)
 
     async def aclose(self) -> None:
-        """Give the connection back if the answer was read to its end; close it, at once, if not."""
-        if self._response.content.at_eof():
-            self._response.release()
+        """Keep the connection if the answer was read to its end; close it, at once, if not."""
+        if self._answer.whole and self._connection.idle:
+            self._transport.keep(self._origin, self._connection)
         else:
-            self._response.close()
+            self._connection.abort()
 
 
-async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
-    context.trace_request_ctx.reused = True
-
-
-@contextmanager
-def _translated(fate: SimpleNamespace | None) -> Iterator[None]:
-    """Turn aiohttp's errors into httpx2's: `fate` before the answer's first byte, None behind it."""
-    try:
-        yield
-    except (aiohttp.ServerTimeoutError, TimeoutError) as error:
-        raise httpx2.ConnectTimeout(str(error)) from error
-    except aiohttp.ClientConnectorError as error:
-        raise httpx2.ConnectError("cannot connect") from error
-    except (aiohttp.ClientConnectionError, ConnectionError) as error:
-        if fate is not None and fate.reused:
-            raise StaleConnection("closed while idle") from error
-        raise httpx2.ReadError("connection lost") from error
-    except aiohttp.ClientPayloadError as error:
-        raise httpx2.ReadError("answer cut off") from error
-    except aiohttp.ClientError as error:
-        raise httpx2.RemoteProtocolError(type(error).__name__) from error
+__all__ = ["ANSWER", "StaleConnection", "Transport"]
