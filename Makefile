@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test soak lint format lock clean
+.PHONY: help install run test bench soak lint format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,15 @@ run: install ## Run everything on http://127.0.0.1:8000 (Valkey, API, worker)
 
 test: install ## Run every test against a real Valkey
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# Its own packages (plots, progress bars) come into .venv with its first run.
+BENCH_STAMP := $(VENV)/.bench-installed
+$(BENCH_STAMP): bench/requirements.txt $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.txt
+	@touch $@
+
+bench: install $(BENCH_STAMP) ## Measure beside direct streaming, write bench/results (ARGS="cost lag": only these)
+	$(BIN)/python -m bench $(ARGS)
 
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 SECONDS_LONG ?= 600
@@ -60,7 +69,10 @@ lock: ## Renew requirements.txt from pyproject.toml (UPGRADE=1: newest versions)
 	"$$tmp/bin/pip" install --quiet --disable-pip-version-check uv; \
 	"$$tmp/bin/uv" pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet \
-		$(if $(UPGRADE),--upgrade) --output-file requirements.txt
+		$(if $(UPGRADE),--upgrade) --output-file requirements.txt; \
+	"$$tmp/bin/uv" pip compile --group bench --constraint requirements.txt --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet \
+		$(if $(UPGRADE),--upgrade) --output-file bench/requirements.txt
 
 clean: ## Remove .venv and caches; .data stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

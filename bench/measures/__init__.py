@@ -1,0 +1,25 @@
+"""One file a measure; `ALL` is their order in the table."""
+
+from collections.abc import Awaitable, Callable
+
+from bench.measures import capacity, cost, deltas, fanout, fixed, growth, idle, lag, late, rest, ttft
+from bench.report import Measured
+
+Progress = Callable[[float, str], None]
+"""Tells how much of a measure is done (0 to 1), and what comes now."""
+
+Measure = Callable[[Progress], Awaitable[Measured]]
+
+ALL: dict[str, Measure] = {
+    "cost": cost.measure,
+    "lag": lag.measure,
+    "ttft": ttft.measure,
+    "deltas": deltas.measure,
+    "capacity": capacity.measure,
+    "fanout": fanout.measure,
+    "idle": idle.measure,
+    "late": late.measure,
+    "fixed": fixed.measure,
+    "growth": growth.measure,
+    "rest": rest.measure,
+}
