@@ -10,32 +10,37 @@
         await call.ended()
         assert call.sent_text == "Hello"
 
-Speaks `POST /v1/chat/completions`, `POST /v1/messages` (stream or not) and `GET /v1/models`, on loopback, in the test's
-own loop; `python -m tests.provider` is the same as a process. Refuses requests that the real ones refuse (checks.py).
+Speaks `POST /v1/chat/completions`, `POST /v1/responses`, `POST /v1/messages` (stream or not) and `GET /v1/models`, on
+loopback, in the test's own loop; `python -m tests.provider` is the same as a process. Refuses requests that the real
+ones refuse (checks.py). A background response (`"background": true`) goes on whoever reads it:
+
+    provider.script("m", Text("Hel"), CutReader(), Text("lo"))
+    ...                                     # POST, cut behind "Hel"; GET ?stream=true&starting_after=5
+    (run,) = provider.runs                  # paid once
+    assert [(read.method, read.end) for read in run.reads] == [("POST", "cut"), ("GET", "finished")]
 """
 
+from tests.provider.breaks import Cut, CutReader, Eof, Failure, HttpError, Silence, StreamError
 from tests.provider.calls import Call
 from tests.provider.gate import Gate
+from tests.provider.quirks import EmptyChunk, Quirks
+from tests.provider.runs import Read, Run
 from tests.provider.server import ScriptedProvider
 from tests.provider.steps import (
     Arguments,
     Begin,
-    Cut,
     Delay,
     Dribble,
-    Eof,
     Finish,
     Headers,
-    HttpError,
     NoUsage,
     Ping,
     RawBytes,
     Reasoning,
+    RedactedThinking,
     Refusal,
-    Silence,
     Stamps,
     Step,
-    StreamError,
     Text,
     Tokens,
     ToolCall,
@@ -48,18 +53,25 @@ __all__ = [
     "Begin",
     "Call",
     "Cut",
+    "CutReader",
     "Delay",
     "Dribble",
+    "EmptyChunk",
     "Eof",
+    "Failure",
     "Finish",
     "Gate",
     "Headers",
     "HttpError",
     "NoUsage",
     "Ping",
+    "Quirks",
     "RawBytes",
+    "Read",
     "Reasoning",
+    "RedactedThinking",
     "Refusal",
+    "Run",
     "ScriptedProvider",
     "Silence",
     "Stamps",

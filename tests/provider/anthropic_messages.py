@@ -1,14 +1,18 @@
 """Anthropic messages as they are on the wire: named events around content blocks, or one message."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from tests.provider.breaks import Failure, HttpError, StreamError
 from tests.provider.calls import Call, DialectName
 from tests.provider.checks import anthropic_complaint
+from tests.provider.complaints import Complaint
 from tests.provider.dialect import Wire, compact, string
-from tests.provider.steps import HttpError, StreamError, Usage
+from tests.provider.failures import ANTHROPIC, anthropic_retry_headers, failed
+from tests.provider.seals import sealed, signature
+from tests.provider.steps import Step, Usage
 
 _STOP_REASONS = {
     "stop": "end_turn",
@@ -22,15 +26,13 @@ _ERRORS = {
     401: ("authentication_error", "invalid x-api-key"),
     403: ("permission_error", "Your API key does not have permission to use the specified resource"),
     404: ("not_found_error", "model not found"),
+    402: ("billing_error", "There is an issue with your organization's billing."),
     413: ("request_too_large", "Request exceeds the maximum size"),
     429: ("rate_limit_error", "This request would exceed your organization's rate limit"),
     504: ("timeout_error", "Request timed out"),
     529: ("overloaded_error", "Overloaded"),
 }
 _API_ERROR = ("api_error", "Internal server error")
-
-SIGNATURE = "c2lnbmF0dXJl"
-"""What ends every thinking block."""
 
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
@@ -40,15 +42,21 @@ class AnthropicMessages:
 
     name: DialectName = "anthropic"
 
-    def complaint(self, headers: Mapping[str, str], body: Any) -> str | None:
+    def complaint(self, headers: Mapping[str, str], body: Any) -> Complaint | None:
         return anthropic_complaint(headers, body)
 
-    def wire(self, call: Call, usage: Usage | None) -> Wire:
+    def wire(self, call: Call, usage: Usage | None, steps: Sequence[Step]) -> Wire:
         usage = usage or Usage(input=0, output=0)
         return _Stream(call, usage) if call.stream else _Whole(call, usage)
 
     def headers(self, number: int) -> dict[str, str]:
         return {"request-id": f"req_{number:08x}"}
+
+    def failure(self, step: Failure) -> HttpError:
+        return failed(ANTHROPIC, step)
+
+    def retry_headers(self, retry_after_s: float) -> dict[str, str]:
+        return anthropic_retry_headers(retry_after_s)
 
     def error_body(self, number: int, step: HttpError) -> dict[str, Any]:
         type_, message = _ERRORS.get(step.status, _API_ERROR if step.status >= 500 else _ERRORS[400])
@@ -72,6 +80,8 @@ class AnthropicMessages:
 class _Stream:
     """Events. Blocks open with the first delta of their kind, close before the next, and their indexes rise."""
 
+    whole_tool_calls = False
+
     def __init__(self, call: Call, usage: Usage) -> None:
         self._call = call
         self._usage = usage
@@ -80,7 +90,11 @@ class _Stream:
         self._index = -1
         self._open: str | None = None
         self._refusal: str | None = None
+        self._thought = ""
         self._text = b""
+
+    def open(self) -> bytes:
+        return b""
 
     def begin(self) -> bytes:
         if self._begun:
@@ -100,26 +114,40 @@ class _Stream:
         )
         return opening + self._text + frame
 
-    def reasoning(self, text: str, field: str) -> bytes:
-        opening = b"" if self._open == "thinking" else self._block("thinking", thinking="", signature="")
-        return opening + self._delta("thinking_delta", thinking=text)
+    def reasoning(self, text: str, field: str | Sequence[str]) -> bytes:
+        opening = b""
+        if self._open != "thinking":
+            opening = self._block("thinking", thinking="", signature="")
+            self._thought = ""
+        self._thought += text
+        return opening + (self._delta("thinking_delta", thinking=text) if text else b"")
+
+    def redacted(self, hidden: str) -> bytes:
+        return self._block("redacted_thinking", data=sealed(self._call.model, hidden)) + self._close()
 
     def refusal(self, text: str) -> bytes:
         self._refusal = (self._refusal or "") + text
         return self.begin()
 
-    def tool_call(self, id: str, name: str) -> bytes:
+    def tool_call(self, id: str, name: str, arguments: str = "") -> bytes:
         return self._block("tool_use", id=id, name=name, input={})
 
     def arguments(self, piece: str) -> bytes:
         return self._delta("input_json_delta", partial_json=piece)
 
-    def ping(self) -> bytes:
+    def ping(self, *, event: bool = False) -> bytes:
         return _PING
 
-    def finish(self, reason: str) -> bytes:
+    def empty(self) -> bytes:
+        return b""
+
+    def finish(self, reason: str, text: str = "") -> bytes:
         delta = _stop(_STOP_REASONS.get(reason, reason), self._refusal)
-        return self.begin() + self._close() + _event("message_delta", delta=delta, usage=_output(self._usage))
+        return (
+            (self.text(text) if text else self.begin())
+            + self._close()
+            + _event("message_delta", delta=delta, usage=_output(self._usage))
+        )
 
     def end(self) -> bytes:
         return _event("message_stop")
@@ -139,9 +167,11 @@ class _Stream:
     def _close(self) -> bytes:
         if self._open is None:
             return b""
-        signature = self._delta("signature_delta", signature=SIGNATURE) if self._open == "thinking" else b""
+        signed = b""
+        if self._open == "thinking":
+            signed = self._delta("signature_delta", signature=signature(self._call.model, self._thought))
         self._open = None
-        return signature + _event("content_block_stop", index=self._index)
+        return signed + _event("content_block_stop", index=self._index)
 
     def _delta(self, type_: str, **delta: str) -> bytes:
         return _event("content_block_delta", index=self._index, delta={"type": type_, **delta})
@@ -149,6 +179,8 @@ class _Stream:
 
 class _Whole:
     """One message."""
+
+    whole_tool_calls = False
 
     def __init__(self, call: Call, usage: Usage) -> None:
         self._call = call
@@ -158,6 +190,9 @@ class _Whole:
         self._refusal: str | None = None
         self._stop = "end_turn"
 
+    def open(self) -> bytes:
+        return b""
+
     def begin(self) -> bytes:
         return b""
 
@@ -165,15 +200,21 @@ class _Whole:
         self._block("text", text="")["text"] += text
         return b""
 
-    def reasoning(self, text: str, field: str) -> bytes:
-        self._block("thinking", thinking="", signature=SIGNATURE)["thinking"] += text
+    def reasoning(self, text: str, field: str | Sequence[str]) -> bytes:
+        block = self._block("thinking", thinking="", signature="")
+        block["thinking"] += text
+        block["signature"] = signature(self._call.model, block["thinking"])
+        return b""
+
+    def redacted(self, hidden: str) -> bytes:
+        self._content.append({"type": "redacted_thinking", "data": sealed(self._call.model, hidden)})
         return b""
 
     def refusal(self, text: str) -> bytes:
         self._refusal = (self._refusal or "") + text
         return b""
 
-    def tool_call(self, id: str, name: str) -> bytes:
+    def tool_call(self, id: str, name: str, arguments: str = "") -> bytes:
         self._content.append({"type": "tool_use", "id": id, "name": name, "input": {}})
         self._arguments = ""
         return b""
@@ -184,10 +225,15 @@ class _Whole:
             self._content[-1]["input"] = json.loads(self._arguments)
         return b""
 
-    def ping(self) -> bytes:
+    def ping(self, *, event: bool = False) -> bytes:
         return b""
 
-    def finish(self, reason: str) -> bytes:
+    def empty(self) -> bytes:
+        return b""
+
+    def finish(self, reason: str, text: str = "") -> bytes:
+        if text:
+            self.text(text)
         self._stop = _STOP_REASONS.get(reason, reason)
         return b""
 
@@ -230,10 +276,12 @@ def _message(
 
 
 def _input(usage: Usage) -> dict[str, Any]:
+    written = {"ephemeral_5m_input_tokens": usage.cache_written, "ephemeral_1h_input_tokens": 0}
     return {
-        "input_tokens": usage.input - usage.cached,
-        "cache_creation_input_tokens": 0,
+        "input_tokens": usage.input - usage.cached - usage.cache_written,
+        "cache_creation_input_tokens": usage.cache_written,
         "cache_read_input_tokens": usage.cached,
+        **({"cache_creation": written} if usage.cache_written else {}),
     }
 
 

@@ -2,16 +2,20 @@
 
 import asyncio
 import time
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-DialectName = Literal["openai", "anthropic"]
+if TYPE_CHECKING:
+    from tests.provider.runs import Run
+
+DialectName = Literal["openai", "responses", "anthropic"]
 
 
 class Call:
     """One request for a generation, from the moment it has arrived whole.
 
-    Exactly one of three ends: `finished` (the script was played to its end, whatever end that was), `closed_by_client`
-    (the client left before), or neither (the provider was shut down). Times are `time.monotonic()`.
+    Exactly one of four ends: `finished` (the script was played to its end, whatever end that was), `closed_by_client`
+    (the client left before), `cancelled` (a background response was), or none (the provider was shut down). Times are
+    `time.monotonic()`.
     """
 
     def __init__(self, number: int, dialect: DialectName, headers: dict[str, str], body: dict[str, Any]) -> None:
@@ -30,11 +34,21 @@ class Call:
         self.closed_at: float | None = None
         """When the client's leaving was noticed."""
         self.finished = False
+        self.run: Run | None = None
+        """The response behind a call of the Responses API, with all who read it; None for one that was refused."""
         self._sent: dict[str, list[str]] = {}
         self._ended = asyncio.Event()
 
     def __repr__(self) -> str:
-        state = "finished" if self.finished else "closed by client" if self.closed_by_client else "open"
+        state = (
+            "finished"
+            if self.finished
+            else "closed by client"
+            if self.closed_by_client
+            else "cancelled"
+            if self.cancelled
+            else "open"
+        )
         return f"<Call {self.number} {self.dialect} {self.model!r} {state}>"
 
     @property
@@ -42,8 +56,12 @@ class Call:
         return self.closed_at is not None
 
     @property
+    def cancelled(self) -> bool:
+        return self.run is not None and self.run.cancelled
+
+    @property
     def sent_text(self) -> str:
-        """The text deltas handed to the socket so far, joined."""
+        """The text deltas handed to the socket so far, joined; of a background response, generated so far."""
         return "".join(self._sent.get("text", ()))
 
     @property
@@ -96,6 +114,7 @@ class Call:
             "sent_refusal": self.sent_refusal,
             "sent_arguments": self.sent_arguments,
             "sent_tokens": self.sent_tokens,
+            "run": None if self.run is None else self.run.summary(),
         }
 
     # For the provider itself.

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import cast
+from typing import Literal, cast
 
 import httptools
 
@@ -110,6 +110,13 @@ class Connection(asyncio.Protocol):
         """Send a piece of the body in a write of its own."""
         self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
+    async def dribble(self, data: bytes, size: int, gap_s: float) -> None:
+        """Send a piece in writes of `size` bytes, `gap_s` apart."""
+        for i in range(0, len(data), size):
+            if i:
+                await asyncio.sleep(gap_s)
+            self.send(data[i : i + size])
+
     def end(self, piece: bytes = b"") -> None:
         """Send the last piece, if there is one, and end the body, in one write."""
         self._write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(piece), piece) if piece else b"0\r\n\r\n")
@@ -129,6 +136,11 @@ class Connection(asyncio.Protocol):
             self._transport.set_write_buffer_limits(high=0)
             await self._writable.wait()
             self._transport.set_write_buffer_limits()
+
+    async def drop(self, how: Literal["rst", "fin", "eof"]) -> None:
+        """End the answer where it is, once everything before has been handed to the kernel."""
+        await self.flushed()
+        {"rst": self.reset, "fin": self.fin, "eof": self.end}[how]()
 
     def reset(self) -> None:
         """Abort with RST."""

@@ -1,25 +1,20 @@
 """OpenAI chat completions as they are on the wire: chunks ended by `[DONE]`, or one object."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tests.provider.breaks import Failure, HttpError, StreamError
 from tests.provider.calls import Call, DialectName
 from tests.provider.checks import openai_complaint
-from tests.provider.dialect import Wire, compact, string
-from tests.provider.steps import HttpError, StreamError, Usage
-
-_FINISH = {"refusal": "stop", "stop_sequence": "stop"}
-
-_ERRORS: dict[int, tuple[str, str | None, str]] = {
-    400: ("invalid_request_error", None, "Invalid request."),
-    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
-    403: ("invalid_request_error", "unsupported_country_region_territory", "Country or region not supported"),
-    404: ("invalid_request_error", "model_not_found", "The model does not exist or you do not have access to it."),
-    429: ("requests", "rate_limit_exceeded", "Rate limit reached. Please try again later."),
-    503: ("server_error", None, "The engine is currently overloaded, please try again later."),
-}
-_SERVER_ERROR = ("server_error", None, "The server had an error while processing your request. Sorry about that!")
+from tests.provider.complaints import Complaint
+from tests.provider.dialect import Wire, compact, names, string
+from tests.provider.failures import OPENAI, failed, openai_retry_headers
+from tests.provider.openai_compatible import FINISH_REASONS, CompatibleStream, usage_object
+from tests.provider.openai_errors import error_object, http_error_object
+from tests.provider.quirks import Quirks
+from tests.provider.script import quirks
+from tests.provider.steps import Step, Usage
 
 
 class OpenAIChat:
@@ -27,23 +22,30 @@ class OpenAIChat:
 
     name: DialectName = "openai"
 
-    def complaint(self, headers: Mapping[str, str], body: Any) -> str | None:
+    def complaint(self, headers: Mapping[str, str], body: Any) -> Complaint | None:
         return openai_complaint(body)
 
-    def wire(self, call: Call, usage: Usage | None) -> Wire:
+    def wire(self, call: Call, usage: Usage | None, steps: Sequence[Step]) -> Wire:
         if not call.stream:
             return _Whole(call, usage)
         options = call.body.get("stream_options")
-        return _Stream(call, usage, asked=isinstance(options, dict) and options.get("include_usage") is True)
+        asked = isinstance(options, dict) and options.get("include_usage") is True
+        accent = quirks(steps)
+        if accent != Quirks(crlf=accent.crlf, space=accent.space):
+            return CompatibleStream(call, usage, accent, asked=asked)
+        return _Stream(call, usage, asked=asked)
 
     def headers(self, number: int) -> dict[str, str]:
         return {"x-request-id": f"req_{number:08x}", "openai-version": "2020-10-01", "openai-processing-ms": "1"}
 
+    def failure(self, step: Failure) -> HttpError:
+        return failed(OPENAI, step)
+
     def error_body(self, number: int, step: HttpError) -> dict[str, Any]:
-        type_, code, message = _ERRORS.get(step.status, _SERVER_ERROR if step.status >= 500 else _ERRORS[400])
-        if step.type is not None:
-            type_, code = step.type, None
-        return _error(type_, step.message or message, step.code or code, step.param)
+        return http_error_object(step)
+
+    def retry_headers(self, retry_after_s: float) -> dict[str, str]:
+        return openai_retry_headers(retry_after_s)
 
     def models(self, ids: list[str]) -> dict[str, Any]:
         rows = [{"id": id, "object": "model", "created": 1763700000, "owned_by": "scripted"} for id in ids]
@@ -52,6 +54,8 @@ class OpenAIChat:
 
 class _Stream:
     """Chunks. With `stream_options.include_usage` each has `"usage":null`, and one without choices has the figures."""
+
+    whole_tool_calls = False
 
     def __init__(self, call: Call, usage: Usage | None, *, asked: bool) -> None:
         self._usage = usage if asked else None
@@ -68,6 +72,9 @@ class _Stream:
         self._begun = False
         self._tools = 0
 
+    def open(self) -> bytes:
+        return b""
+
     def begin(self, first: bytes = b'"content":"","refusal":null') -> bytes:
         if self._begun:
             return b""
@@ -78,13 +85,17 @@ class _Stream:
         frame = self._text + string(text, utf8) + self._text_tail
         return frame if self._begun else self.begin() + frame
 
-    def reasoning(self, text: str, field: str) -> bytes:
-        return self.begin() + b"%b{%b:%b}%b" % (self._delta, string(field), string(text), self._delta_tail)
+    def reasoning(self, text: str, field: str | Sequence[str]) -> bytes:
+        fields = b",".join(b"%b:%b" % (string(name), string(text)) for name in names(field))
+        return self.begin() + b"%b{%b}%b" % (self._delta, fields, self._delta_tail)
+
+    def redacted(self, hidden: str) -> bytes:
+        return b""
 
     def refusal(self, text: str) -> bytes:
         return self.begin() + b'%b{"refusal":%b}%b' % (self._delta, string(text), self._delta_tail)
 
-    def tool_call(self, id: str, name: str) -> bytes:
+    def tool_call(self, id: str, name: str, arguments: str = "") -> bytes:
         call = b'"tool_calls":[{"index":%d,"id":%b,"type":"function","function":{"name":%b,"arguments":""}}]' % (
             self._tools,
             string(id),
@@ -103,27 +114,33 @@ class _Stream:
             self._delta_tail,
         )
 
-    def ping(self) -> bytes:
+    def ping(self, *, event: bool = False) -> bytes:
         return b": keep-alive\n\n"
 
-    def finish(self, reason: str) -> bytes:
-        word = string(_FINISH.get(reason, reason))
-        return self.begin() + b'%b{},"logprobs":null,"finish_reason":%b}]%b' % (self._delta, word, self._tail)
+    def empty(self) -> bytes:
+        return self._chunk + b"[]" + self._tail
+
+    def finish(self, reason: str, text: str = "") -> bytes:
+        word = string(FINISH_REASONS.get(reason, reason))
+        delta = b'{"content":%b}' % string(text) if text else b"{}"
+        return self.begin() + b'%b%b,"logprobs":null,"finish_reason":%b}]%b' % (self._delta, delta, word, self._tail)
 
     def end(self) -> bytes:
         usage = b""
         if self._usage is not None:
-            usage = b'%b[],"usage":%b}\n\n' % (self._chunk, compact(_usage(self._usage)).encode())
+            usage = b'%b[],"usage":%b}\n\n' % (self._chunk, compact(usage_object(self._usage)).encode())
         return usage + b"data: [DONE]\n\n"
 
     def error(self, step: StreamError) -> bytes:
         type_ = step.type or "server_error"
-        error = _error(type_, step.message, step.code or type_, None)
+        error = error_object(type_, step.message, step.code or type_, None)
         return f"data: {compact(error)}\n\n".encode()
 
 
 class _Whole:
     """One `chat.completion` object."""
+
+    whole_tool_calls = False
 
     def __init__(self, call: Call, usage: Usage | None) -> None:
         self._call = call
@@ -132,19 +149,27 @@ class _Whole:
         self._tools: list[dict[str, Any]] = []
         self._finish = "stop"
 
+    def open(self) -> bytes:
+        return b""
+
     def begin(self) -> bytes:
         return b""
 
     def text(self, text: str, *, utf8: bool = False) -> bytes:
         return self._add("content", text)
 
-    def reasoning(self, text: str, field: str) -> bytes:
-        return self._add(field, text)
+    def reasoning(self, text: str, field: str | Sequence[str]) -> bytes:
+        for name in names(field):
+            self._add(name, text)
+        return b""
+
+    def redacted(self, hidden: str) -> bytes:
+        return b""
 
     def refusal(self, text: str) -> bytes:
         return self._add("refusal", text)
 
-    def tool_call(self, id: str, name: str) -> bytes:
+    def tool_call(self, id: str, name: str, arguments: str = "") -> bytes:
         self._tools.append({"id": id, "type": "function", "function": {"name": name, "arguments": ""}})
         return b""
 
@@ -152,11 +177,16 @@ class _Whole:
         self._tools[-1]["function"]["arguments"] += piece
         return b""
 
-    def ping(self) -> bytes:
+    def ping(self, *, event: bool = False) -> bytes:
         return b""
 
-    def finish(self, reason: str) -> bytes:
-        self._finish = _FINISH.get(reason, reason)
+    def empty(self) -> bytes:
+        return b""
+
+    def finish(self, reason: str, text: str = "") -> bytes:
+        if text:
+            self._add("content", text)
+        self._finish = FINISH_REASONS.get(reason, reason)
         return b""
 
     def end(self) -> bytes:
@@ -179,7 +209,7 @@ class _Whole:
             "system_fingerprint": "fp_1",
         }
         if self._usage is not None:
-            body["usage"] = _usage(self._usage)
+            body["usage"] = usage_object(self._usage)
         return compact(body).encode()
 
     def error(self, step: StreamError) -> bytes:
@@ -188,22 +218,3 @@ class _Whole:
     def _add(self, field: str, text: str) -> bytes:
         self._message[field] = (self._message.get(field) or "") + text
         return b""
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.input,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": {"cached_tokens": usage.cached, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": usage.reasoning,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }
-
-
-def _error(type_: str, message: str, code: str | None, param: str | None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": type_, "param": param, "code": code}}

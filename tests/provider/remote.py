@@ -14,14 +14,16 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from tests.provider import steps as vocabulary
+from tests.provider import breaks, quirks, steps
 from tests.provider.gate import Gate
 from tests.provider.http1 import Request
 from tests.provider.server import ScriptedProvider
 from tests.provider.steps import Step
 
+_WORDS: dict[str, Any] = {**vars(steps), **vars(breaks), **vars(quirks)}
 
-def to_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
+
+def to_json(script: Sequence[Step]) -> list[dict[str, Any]]:
     """Return steps as plain JSON values for `POST /__script`; bytes as latin-1 text, gates by name."""
 
     def plain(value: Any) -> Any:
@@ -36,7 +38,7 @@ def to_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
     def one(step: Any) -> dict[str, Any]:
         return {"step": type(step).__name__, **{f.name: plain(getattr(step, f.name)) for f in fields(step)}}
 
-    return [one(step) for step in steps]
+    return [one(step) for step in script]
 
 
 class RemoteProvider(ScriptedProvider):
@@ -70,8 +72,10 @@ class RemoteProvider(ScriptedProvider):
             values["gate"] = self.gate(values["gate"])
         elif kind == "Dribble":
             values["steps"] = [self._step(step) for step in values["steps"]]
+        elif kind == "CutReader":
+            values["then"] = [self._step(step) for step in values["then"]]
         for name in ("data", "body"):
             if isinstance(values.get(name), str):
                 values[name] = values[name].encode("latin-1")
-        step: Step = getattr(vocabulary, kind)(**values)
+        step: Step = _WORDS[kind](**values)
         return step

@@ -1,4 +1,4 @@
-"""The words of a script: what one call sends, in order, and how it ends.
+"""The words of a script: what one call sends, in order, and how it ends (breaks.py: badly).
 
 A script that does not say how it ends finishes properly: finish reason, usage, end marker. One without `Usage` reports
 one output token for every piece that it sends (text, reasoning, refusal, arguments) and one for each tool's name; as
@@ -10,11 +10,13 @@ travels as ASCII JSON (`\\ud83d`), like the real providers' unless `utf8=True`.
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
+from tests.provider.breaks import Cut, CutReader, Eof, Failure, HttpError, Silence, StreamError
 from tests.provider.gate import Gate
+from tests.provider.quirks import EmptyChunk, Quirks
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,22 @@ class Stamps:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """One delta of thinking: OpenAI-compatible `reasoning_content` (or another `field`); Anthropic a thinking block."""
+    """One delta of thinking: OpenAI-compatible `reasoning_content`; Responses a summary; Anthropic a thinking block.
+
+    `field` is another name for the compatible servers' one, or several: some send the same text under two names.
+    With an empty text Anthropic's block has its signature only, as with `"display": "omitted"`.
+    """
 
     text: str
-    field: str = "reasoning_content"
+    field: str | Sequence[str] = "reasoning_content"
+
+
+@dataclass(frozen=True)
+class RedactedThinking:
+    """Thinking that the provider shows only sealed: Anthropic `redacted_thinking`; Responses a reasoning item without
+    a summary; chat completions nothing."""
+
+    hidden: str = "hidden"
 
 
 @dataclass(frozen=True)
@@ -107,12 +121,21 @@ class Headers:
 
 @dataclass(frozen=True)
 class Begin:
-    """Send what opens a stream here (role chunk; message_start). Without this step it goes with the first delta."""
+    """Send what opens a stream here (role chunk; message_start). Without this step it goes with the first delta.
+
+    Responses: `response.in_progress`, before which a background response is `queued`. Without this step at once.
+    """
 
 
 @dataclass(frozen=True)
 class Ping:
-    """Send a keep-alive: OpenAI-compatible servers a comment, Anthropic `event: ping`."""
+    """Send a keep-alive: OpenAI-compatible servers a comment, Anthropic `event: ping`.
+
+    With `event` Responses sends what the live API has been seen to send: an event `keepalive`, numbered like the
+    others, that the SDK does not know (strict validation fails on it).
+    """
+
+    event: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,71 +152,24 @@ class Wait:
     gate: Gate
 
 
-@dataclass(frozen=True)
-class Silence:
-    """Keep the connection open and send nothing until the client leaves."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Abort the connection: RST, or with `fin` a FIN in the middle of the body. As the first step: before any answer.
-
-    Everything before it has left this machine's buffers, but a client may drop what it has not read when the RST
-    comes: put a gate in front if the test counts on it.
-    """
-
-    fin: bool = False
-
-
-@dataclass(frozen=True)
-class Eof:
-    """End the body cleanly here, with no end marker. (Not streamed: FIN in place of an answer.)"""
-
-
-@dataclass(frozen=True)
-class HttpError:
-    """Answer with this status instead of a stream. Type, code and message default to what the provider says then.
-
-    `body`, if given, is sent as it is (a proxy's HTML, say). Only waits may precede it.
-    """
-
-    status: int
-    type: str | None = None
-    message: str | None = None
-    code: str | None = None
-    param: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
-
-
-@dataclass(frozen=True)
-class StreamError:
-    """Report an error inside the stream, after HTTP 200. Nothing is added at the script's end then.
-
-    Not streamed it is an HTTP error. The type defaults to `server_error` (OpenAI), `overloaded_error` (Anthropic).
-    """
-
-    type: str | None = None
-    message: str = "The server had an error while processing your request"
-    code: str | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What the call reports as used. `cached` is part of `input`, `reasoning` of `output`, in either dialect.
+    """What the call reports as used. `cached` and `cache_written` are part of `input`, `reasoning` of `output`, in any
+    dialect.
 
-    (Anthropic counts cached input beside `input_tokens`: it is sent so.)
+    (Anthropic counts input that it read from or wrote to its cache beside `input_tokens`: it is sent so.)
     """
 
     input: int
     output: int
     cached: int = 0
     reasoning: int = 0
+    cache_written: int = 0
 
 
 @dataclass(frozen=True)
 class NoUsage:
-    """Send no usage chunk even if asked. (Anthropic's format requires usage: it says 0 throughout.)"""
+    """Send no usage chunk even if asked; Responses says null. (Anthropic's format requires usage: it says 0.)"""
 
 
 @dataclass(frozen=True)
@@ -201,9 +177,11 @@ class Finish:
     """Finish with `stop`, `length`, `tool_calls`, `content_filter` or `refusal`, in the dialect's own word for it.
 
     Any other word is sent as it is. Usage and the end marker follow at the script's end: other steps may come between.
+    With `text` a last delta: chat completions send it in the finishing chunk itself, as compatible servers do.
     """
 
     reason: str = "stop"
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -230,6 +208,7 @@ Step = (
     | Tokens
     | Stamps
     | Reasoning
+    | RedactedThinking
     | Refusal
     | ToolCall
     | Arguments
@@ -240,12 +219,16 @@ Step = (
     | Wait
     | Silence
     | Cut
+    | CutReader
     | Eof
     | HttpError
+    | Failure
     | StreamError
     | Usage
     | NoUsage
     | Finish
     | RawBytes
     | Dribble
+    | Quirks
+    | EmptyChunk
 )
