@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+AIMOCK := tests/aimock/node_modules/.package-lock.json
 
 # Extra arguments for run and test: make test ARGS="-k relay -x"
 ARGS ?=
@@ -34,8 +35,15 @@ $(STAMP): requirements.txt
 run: install ## Run everything on http://127.0.0.1:8000 (Valkey, API, worker)
 	@exec $(BIN)/python deploy/run.py $(ARGS)
 
-test: install ## Run every test against a real Valkey
+test: install $(AIMOCK) ## Run every test against a real Valkey
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# A mock of both APIs that nobody here wrote. npm writes this file last, so a broken installation is repeated; without npm
+# the tests that need it are skipped, and say so.
+$(AIMOCK): tests/aimock/package-lock.json
+	@if command -v npm >/dev/null; then \
+		npm ci --prefix tests/aimock --no-audit --no-fund --ignore-scripts --loglevel=error >/dev/null && touch $@; \
+	else echo "no npm: the tests in tests/aimock will be skipped" >&2; fi
 
 # Its own packages (plots, progress bars) come into .venv with its first run.
 BENCH_STAMP := $(VENV)/.bench-installed
@@ -75,5 +83,5 @@ lock: ## Renew requirements.txt from pyproject.toml (UPGRADE=1: newest versions)
 		$(if $(UPGRADE),--upgrade) --output-file bench/requirements.txt
 
 clean: ## Remove .venv and caches; .data stays
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/aimock/node_modules
 	find . -name __pycache__ -type d -not -path './.*' -not -path './node_modules/*' -exec rm -rf {} +

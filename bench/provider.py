@@ -10,7 +10,7 @@ import uvloop
 
 from tests.provider import ScriptedProvider
 from tests.provider.calls import Call
-from tests.provider.steps import Begin, Delay, Silence, Stamps, Step
+from tests.provider import Begin, Delay, Silence, Stamps, Step
 
 _MODEL = re.compile(r"n(\d+)-p([\d.]+)(?:-t([\d.]+))?")
 

@@ -2,10 +2,13 @@
 
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
+from shared.tools import Named
 
 
-def can_continue(config: ProviderConfig) -> bool:
-    """Say whether this provider goes on from the beginning of an answer, given as the last message."""
+def can_continue(config: ProviderConfig, request: JobRequest) -> bool:
+    """Say whether this provider goes on from the beginning of such an answer, given as the last message."""
+    if not request.only_text:
+        return False
     if config.continues is not None:
         return config.continues
     return config.kind in ("anthropic", "demo")
@@ -13,11 +16,38 @@ def can_continue(config: ProviderConfig) -> bool:
 
 def refused_field(config: ProviderConfig, request: JobRequest) -> str | None:
     """Name the first field of the request that this provider cannot honour; None when it can honour all."""
-    if config.kind == "anthropic":
-        if request.seed is not None:
-            return "seed"
-        if request.temperature is not None and request.temperature > 1:
-            return "temperature"
-        if all(message.role == "system" for message in request.messages):
-            return "messages"
+    match config.kind:
+        case "anthropic":
+            return _anthropic(request)
+        case "demo":
+            return _demo(request)
     return None
+
+
+def _anthropic(request: JobRequest) -> str | None:
+    if request.seed is not None:
+        return "seed"
+    if request.temperature is not None and (request.temperature > 1 or (request.thinks and request.temperature != 1)):
+        return "temperature"
+    if request.thinks and request.top_p is not None and request.top_p < 0.95:
+        return "top_p"
+    if request.thinks and (request.tool_choice == "required" or isinstance(request.tool_choice, Named)):
+        return "tool_choice"
+    if request.thinks and request.max_tokens is not None and request.max_tokens <= LEAST_THINKING:
+        return "max_tokens"
+    if all(message.role == "system" for message in request.messages):
+        return "messages"
+    return None
+
+
+LEAST_THINKING = 1024
+"""Tokens: Anthropic's smallest budget, which has to be below `max_tokens`."""
+
+
+def _demo(request: JobRequest) -> str | None:
+    asked = {
+        "tools": request.tools,
+        "reasoning": request.thinks,
+        "messages": any(message.images() or message.role == "tool" for message in request.messages),
+    }
+    return next((name for name, is_asked in asked.items() if is_asked), None)

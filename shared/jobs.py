@@ -58,6 +58,8 @@ class Job:
     cost_usd: str | None = None
     error: dict[str, Any] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    reasoning_blocks: list[dict[str, str]] = field(default_factory=list)
+    """Thinking with its signatures: a follow-up turn gives it back in the assistant's message."""
     leave_grace_s: float | None = None
     """How long nobody may read the job before it is cancelled; None when that is no reason."""
 
@@ -74,6 +76,7 @@ class Job:
                 "text": answer.text,
                 "reasoning": answer.reasoning,
                 "tool_calls": answer.tool_calls,
+                "reasoning_blocks": self.reasoning_blocks,
                 "parsed": None,
             }
         )
@@ -243,6 +246,7 @@ _FIELDS: Final = [
     "cost_usd",
     "error",
     "metadata",
+    "reasoning_blocks",
     "leave_grace_s",
 ]
 
@@ -282,5 +286,6 @@ def _decode(job_id: str, raw: Sequence[bytes | None]) -> Job | None:
         cost_usd=text("cost_usd"),
         error=json("error"),
         metadata=json("metadata") or {},
+        reasoning_blocks=json("reasoning_blocks") or [],
         leave_grace_s=json("leave_grace_s"),
     )

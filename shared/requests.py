@@ -1,10 +1,15 @@
 """What a client may ask for: the body of `POST /v1/jobs`, checked before anything is queued."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, model_validator
+
+from shared.messages import MAX_IMAGES, STRICT, Message, Strict, unanswered
+from shared.tools import Named, ResponseFormat, Tool, ToolChoice
 
 MAX_MESSAGES = 2_000
+MAX_TOOLS = 128
+MAX_FALLBACKS = 5
 MAX_METADATA = 16
 """As in the OpenAI API: 16 pairs, names of 64 and values of 512 characters."""
 
@@ -18,35 +23,19 @@ def _printable(value: str) -> str:
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class TextPart(_Strict):
-    type: Literal["text"]
-    text: str
-
-
-class Message(_Strict):
-    role: Literal["system", "user", "assistant"]
-    content: Annotated[str | list[TextPart], Field(union_mode="left_to_right")]
-
-    def text(self) -> str:
-        """Return the content as one string."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-
-
-class Reasoning(_Strict):
+class Reasoning(Strict):
     effort: Literal["none", "minimal", "low", "medium", "high"]
 
 
-class Fallback(_Strict):
+class Fallback(Strict):
     provider: Name
     model: Name
 
 
-class JobRequest(_Strict):
+class JobRequest(BaseModel):
     """One generation. Only `provider`, `model` and `messages` are needed; anything unknown is refused."""
+
+    model_config = STRICT
 
     provider: Name
     model: Name
@@ -61,11 +50,11 @@ class JobRequest(_Strict):
         BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     ] = []
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    tools: list[dict[str, Any]] = []
-    tool_choice: str | dict[str, Any] | None = None
-    response_format: dict[str, Any] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] = []
+    tool_choice: ToolChoice | None = None
+    response_format: ResponseFormat | None = None
     reasoning: Reasoning | None = None
-    fallbacks: list[Fallback] = []
+    fallbacks: Annotated[list[Fallback], Field(max_length=MAX_FALLBACKS)] = []
     on_worker_lost: Literal["restart", "fail", "continue"] = "restart"
     on_disconnect: Literal["continue", "cancel"] = "continue"
     disconnect_grace_s: Annotated[float, Field(ge=0, le=3600)] = 15
@@ -84,17 +73,38 @@ class JobRequest(_Strict):
         """How long nobody may read the job before it is cancelled; None when that is no reason."""
         return self.disconnect_grace_s if self.on_disconnect == "cancel" else None
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "JobRequest":
+        names = [tool.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            raise ValueError("tools: two have the same name")
+        if isinstance(self.tool_choice, Named) and self.tool_choice.name not in names:
+            raise ValueError("tool_choice: names none of the tools")
+        if self.tool_choice == "required" and not names:
+            raise ValueError("tool_choice: there are no tools")
+        if unanswered(self.messages) is not None:
+            raise ValueError("messages: a tool_call_id answers no tool call before it")
+        if sum(len(message.images()) for message in self.messages) > MAX_IMAGES:
+            raise ValueError(f"messages: more than {MAX_IMAGES} images")
+        return self
+
     def unsupported(self) -> str | None:
         """Name the first field that asks for what is not built yet: refused, never ignored."""
         asked = {
-            "tools": bool(self.tools),
-            "tool_choice": self.tool_choice not in (None, "auto", "none"),
-            "response_format": self.response_format not in (None, {"type": "text"}),
-            "reasoning": self.reasoning is not None,
+            "response_format": self.response_format is not None and self.response_format.type != "text",
             "fallbacks": bool(self.fallbacks),
             "priority": self.priority != "normal",
         }
         return next((name for name, is_asked in asked.items() if is_asked), None)
+
+    @property
+    def thinks(self) -> bool:
+        return self.reasoning is not None and self.reasoning.effort != "none"
+
+    @property
+    def only_text(self) -> bool:
+        """Say whether the answer is text alone, so that another attempt can go on from its beginning."""
+        return not (self.tools or self.thinks)
 
     def continued_from(self, text: str) -> "JobRequest":
         """Return the request for the rest of an answer that begins with `text`."""
@@ -104,5 +114,6 @@ class JobRequest(_Strict):
 
     def input_estimate(self) -> int:
         """Guess the tokens of the input: four characters each."""
-        characters = len(self.system or "") + sum(len(message.text()) for message in self.messages)
-        return -(-characters // 4)
+        tools = sum(len(tool.model_dump_json()) for tool in self.tools)
+        characters = len(self.system or "") + tools
+        return -(-characters // 4) + sum(message.token_estimate() for message in self.messages)

@@ -146,6 +146,11 @@ class Attempt:
             self._hear()
         self.log.reasoning(text)
 
+    def tool_call(self, index: int, arguments: str, id: str | None = None, name: str | None = None) -> None:
+        if not self._heard:
+            self._hear()
+        self.log.tool_call(index, arguments, id, name)
+
     def _hear(self) -> None:
         """Note that the provider has spoken since the last look at the clock (`watch`)."""
         self._heard = True
@@ -254,6 +259,8 @@ class Attempt:
         match outcome:
             case Completed(finish):
                 record["finish_reason"] = finish.reason
+                if finish.reasoning_blocks:
+                    record["reasoning_blocks"] = dump(list(finish.reasoning_blocks))
                 data = {
                     "finish_reason": finish.reason,
                     "provider": self.request.provider,

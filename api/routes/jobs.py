@@ -47,7 +47,7 @@ async def submit(request: Request) -> Response:
     job = await read_json(request, JobRequest, here.settings.max_body_bytes)
     provider = _provider_of(job, here)
     async with deadline():
-        created = await here.jobs.create(owner, job, here.settings.max_queue, can_continue=can_continue(provider))
+        created = await here.jobs.create(owner, job, here.settings.max_queue, can_continue=can_continue(provider, job))
     url = f"/v1/jobs/{created.id}"
     if media_type != JSON:
         reader = here.hub.attach(created.id, START, job.leave_grace_s)

@@ -7,7 +7,11 @@ local function estimate(job, log, attempt)
   local bytes = 0
   for _, entry in ipairs(redis.call('XRANGE', log, attempt .. '-0', '+')) do
     local event, data = entry[2][1], entry[2][2]
-    if event == 'token' or event == 'reasoning' then bytes = bytes + #data - 11 end
+    if event == 'token' or event == 'reasoning' then
+      bytes = bytes + #data - 11
+    elseif event == 'tool_call' then
+      bytes = bytes + #data - 26
+    end
   end
   local input = tonumber(redis.call('HGET', job, 'input_estimate') or 0)
   return string.format('{"input_tokens":%d,"cached_input_tokens":0,"output_tokens":%d,"estimated":true}',

@@ -1,5 +1,7 @@
 """The product against a provider that nobody here has written: jobs over HTTP, answered by aimock."""
 
+import json
+
 import pytest
 
 from tests.aimock.server import Aimock, answer
@@ -99,3 +101,47 @@ async def test_a_stream_cut_in_mid_answer_fails_and_is_not_asked_for_again(
     assert events[-1].data["usage"]["estimated"] is True
     (request,) = await aimock.requests()
     assert request.fault == "truncateAfterChunks"
+
+
+TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}]
+
+
+@BOTH
+@pytest.mark.parametrize("model", ["tool", "two-tools", "text-and-tool"])
+async def test_its_tool_calls_arrive_whole(stack: Stack, client: Client, name: str, model: str) -> None:
+    job_id = await client.submit(model, name, tools=TOOLS)
+    events = await client.all_events(job_id)
+    job = await client.job(job_id)
+    assert (events[-1].event, job["finish_reason"]) == ("completed", "tool_calls")
+    assert len(job["tool_calls"]) == (2 if model == "two-tools" else 1)
+    for call in job["tool_calls"]:
+        assert call["id"]
+        assert call["name"]
+        json.loads(call["arguments"])
+
+
+@pytest.mark.parametrize("model", ["thinking", "redacted-thinking"])
+async def test_its_thinking_is_shown_and_its_signature_kept(stack: Stack, client: Client, model: str) -> None:
+    job_id = await client.submit(model, "anthropic", reasoning={"effort": "low"})
+    await client.all_events(job_id)
+    job = await client.job(job_id)
+    assert job["status"] == "completed"
+    assert job["reasoning_blocks"]
+    for block in job["reasoning_blocks"]:
+        assert block["signature"] if block["type"] == "thinking" else block["data"]
+
+
+async def test_it_takes_its_own_thought_back_with_the_call_s_result(stack: Stack, client: Client) -> None:
+    """It answers 400 to a thinking model's call that comes back without its signed thought."""
+    asked = {"role": "user", "content": "Hi"}
+    fields = {"tools": TOOLS, "reasoning": {"effort": "low"}}
+    first = await client.submit("thinking-tool", "anthropic", messages=[asked], **fields)
+    await client.all_events(first)
+    job = await client.job(first)
+    (call,) = job["tool_calls"]
+    said = {"role": "assistant", "content": job["text"] or None}
+    said |= {name: job[name] for name in ("tool_calls", "reasoning_blocks")}
+    turns = [asked, said, {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}]
+    events = await client.all_events(await client.submit("thinking-tool", "anthropic", messages=turns, **fields))
+    assert events[-1].event == "completed"
+    assert text(events)

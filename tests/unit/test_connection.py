@@ -616,6 +616,8 @@ class Sink:
 
     def reasoning(self, text: str) -> None: ...
 
+    def tool_call(self, index: int, arguments: str, id: str | None = None, name: str | None = None) -> None: ...
+
 
 def piece(*events: bytes) -> bytes:
     """Return these events as one chunk."""

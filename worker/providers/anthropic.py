@@ -10,11 +10,9 @@ from shared.prices import Usage
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
+from worker.providers.anthropic_request import body
 from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, word
 from worker.providers.sse import ServerSentEvent
-
-DEFAULT_MAX_TOKENS: Final = 4096
-"""Anthropic's API requires a limit; every model of today accepts this one."""
 
 REASONS: Final = {
     "end_turn": "stop",
@@ -44,34 +42,11 @@ class AnthropicProvider:
 
     async def generate(self, request: JobRequest, sink: Sink) -> Finish:
         answer = _Answer(sink)
-        await http.stream(self._client, "/v1/messages", _body(request), sink, answer.take)
+        await http.stream(self._client, "/v1/messages", body(request), sink, answer.take)
         return answer.finish()
 
     async def close(self) -> None:
         await self._client.close()
-
-
-def _body(request: JobRequest) -> dict[str, Any]:
-    system = [request.system] if request.system is not None else []
-    system += [message.text() for message in request.messages if message.role == "system"]
-    optional = {
-        "system": "\n\n".join(system) or None,
-        "stop_sequences": request.stop or None,
-        # The SDK's own methods have dropped these two; the API takes them for the models that sample.
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-    }
-    return {
-        "model": request.model,
-        "messages": [
-            {"role": message.role, "content": message.text()}
-            for message in request.messages
-            if message.role != "system"
-        ],
-        "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
-        "stream": True,
-        **{name: value for name, value in optional.items() if value is not None},
-    }
 
 
 class _Answer:
@@ -82,15 +57,16 @@ class _Answer:
         self._reason = ""
         self._usage: dict[str, Any] = {}
         self._whole = False
+        self._calls: dict[int, int] = {}
+        """The number of a tool call by the index of its block."""
+        self._thoughts: dict[int, dict[str, str]] = {}
 
     def take(self, event: ServerSentEvent) -> bool:
         """Take one event; True at the end marker."""
         if event.event == b"content_block_delta":
-            delta = load(event.data)["delta"]
-            if delta["type"] == "text_delta":
-                self._sink.text(delta["text"])
-            elif delta["type"] == "thinking_delta":
-                self._sink.reasoning(delta["thinking"])
+            self._delta(load(event.data))
+        elif event.event == b"content_block_start":
+            self._block(load(event.data))
         elif event.event == b"message_start":
             self._usage.update(load(event.data)["message"].get("usage") or {})
         elif event.event == b"message_delta":
@@ -104,12 +80,38 @@ class _Answer:
             raise StreamError(str((load(event.data).get("error") or {}).get("type") or "error"))
         return self._whole
 
+    def _block(self, begun: dict[str, Any]) -> None:
+        """Open a block of the answer; text has nothing to open."""
+        index, block = begun["index"], begun["content_block"]
+        match block["type"]:
+            case "tool_use":
+                self._calls[index] = len(self._calls)
+                self._sink.tool_call(self._calls[index], "", block["id"], block["name"])
+            case "thinking":
+                self._thoughts[index] = {"type": "thinking", "text": "", "signature": ""}
+            case "redacted_thinking":
+                self._thoughts[index] = {"type": "redacted_thinking", "data": block["data"]}
+
+    def _delta(self, piece: dict[str, Any]) -> None:
+        delta = piece["delta"]
+        match delta["type"]:
+            case "text_delta":
+                self._sink.text(delta["text"])
+            case "thinking_delta":
+                self._thoughts[piece["index"]]["text"] += delta["thinking"]
+                self._sink.reasoning(delta["thinking"])
+            case "signature_delta":
+                self._thoughts[piece["index"]]["signature"] += delta["signature"]
+            case "input_json_delta":
+                if delta["partial_json"]:
+                    self._sink.tool_call(self._calls[piece["index"]], delta["partial_json"])
+
     def finish(self) -> Finish:
         """Return how it ended; raise Truncated when it did not."""
         if not self._whole:
             raise Truncated
         reason = word(self._reason or "stop")
-        return Finish(REASONS.get(reason, reason), _usage(self._usage))
+        return Finish(REASONS.get(reason, reason), _usage(self._usage), list(self._thoughts.values()))
 
 
 def _usage(raw: dict[str, Any]) -> Usage:

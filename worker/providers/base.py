@@ -1,5 +1,6 @@
 """What a provider is to the rest of the worker."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from shared.prices import Usage
@@ -22,6 +23,9 @@ class Sink(Protocol):
     def reasoning(self, text: str) -> None:
         """Take a piece of the thinking that the provider shows."""
 
+    def tool_call(self, index: int, arguments: str, id: str | None = None, name: str | None = None) -> None:
+        """Take a piece of a tool call's arguments; id and name come with its first piece."""
+
 
 class Finish(NamedTuple):
     """How a provider ended an answer that is whole."""
@@ -30,6 +34,8 @@ class Finish(NamedTuple):
     """`stop`, `length`, `tool_calls`, `content_filter`, or the provider's own word."""
     usage: Usage | None
     """None when the provider sent no figure."""
+    reasoning_blocks: Sequence[Mapping[str, str]] = ()
+    """Thinking as the provider wants it back in a follow-up (`shared.messages.Block`)."""
 
 
 def word(reason: object) -> str:

@@ -1,6 +1,6 @@
 """OpenAI chat completions, and every server that speaks them."""
 
-from typing import Any, Final
+from typing import Any
 
 import httpx2
 from openai import AsyncOpenAI
@@ -11,10 +11,8 @@ from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
 from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, word
+from worker.providers.openai_request import body
 from worker.providers.sse import ServerSentEvent
-
-CONTINUE: Final = {"continue_final_message": True, "add_generation_prompt": False}
-"""vLLM's words for: go on from the last message instead of answering it."""
 
 
 class OpenAIProvider:
@@ -40,32 +38,17 @@ class OpenAIProvider:
 
     async def generate(self, request: JobRequest, sink: Sink) -> Finish:
         answer = _Answer(sink)
-        await http.stream(self._client, "/chat/completions", self._body(request), sink, answer.take)
+        await http.stream(
+            self._client,
+            "/chat/completions",
+            body(request, limit=self._limit, continues=bool(self._continues)),
+            sink,
+            answer.take,
+        )
         return answer.finish()
 
     async def close(self) -> None:
         await self._client.close()
-
-    def _body(self, request: JobRequest) -> dict[str, Any]:
-        messages: list[dict[str, Any]] = []
-        if request.system is not None:
-            messages.append({"role": "system", "content": request.system})
-        messages += [{"role": message.role, "content": message.text()} for message in request.messages]
-        optional = {
-            self._limit: request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "stop": request.stop or None,
-            "seed": request.seed,
-        }
-        return {
-            "model": request.model,
-            "messages": messages,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **(CONTINUE if self._continues and messages[-1]["role"] == "assistant" else {}),
-            **{name: value for name, value in optional.items() if value is not None},
-        }
 
 
 class _Answer:
@@ -75,6 +58,7 @@ class _Answer:
         self._sink = sink
         self._reason = ""
         self._usage: Usage | None = None
+        self._calls: dict[str, int] = {}
 
     def take(self, event: ServerSentEvent) -> bool:
         """Take one event; True at the end marker."""
@@ -88,19 +72,35 @@ class _Answer:
             delta = choice.get("delta") or {}
             if text := delta.get("content") or delta.get("refusal"):
                 self._sink.text(text)
-            elif text := delta.get("reasoning_content") or delta.get("reasoning"):
+            if text := delta.get("reasoning_content") or delta.get("reasoning"):
                 self._sink.reasoning(text)
+            for piece in delta.get("tool_calls") or ():
+                self._tool_call(piece)
             if reason := choice.get("finish_reason"):
                 self._reason = reason
         if raw := chunk.get("usage"):
             self._usage = _usage(raw)
         return False
 
+    def _tool_call(self, piece: dict[str, Any]) -> None:
+        """Take a piece of a tool call. Some servers send a call whole, without an index, or each under index 0."""
+        function = piece.get("function") or {}
+        id, name = piece.get("id"), function.get("name")
+        index = piece.get("index")
+        if id and id not in self._calls:
+            index = len(self._calls) if index is None or index in self._calls.values() else index
+            self._calls[id] = index
+            self._sink.tool_call(index, function.get("arguments") or "", id, name)
+        elif arguments := function.get("arguments"):
+            known = self._calls.get(id) if id else index
+            self._sink.tool_call(known if known is not None else len(self._calls) - 1, arguments)
+
     def finish(self) -> Finish:
         """Return how it ended; raise Truncated when it did not."""
         if not self._reason:
             raise Truncated
-        return Finish(word(self._reason), self._usage)
+        reason = "tool_calls" if self._calls and self._reason == "stop" else word(self._reason)
+        return Finish(reason, self._usage)
 
 
 def _usage(raw: dict[str, Any]) -> Usage:

@@ -1,0 +1,62 @@
+"""What a model may call, and what shape its answer is to have: one neutral form for every provider."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from shared.messages import Strict
+
+NAME: Final = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+def _unwrapped(key: str) -> BeforeValidator:
+    """Take `{"type": …, key: {…}}`, OpenAI's nesting, for what is in it."""
+
+    def unwrap(value: Any) -> Any:
+        if isinstance(value, dict):
+            inner = value.get(key)
+            outer = {name: item for name, item in value.items() if name not in ("type", key)}
+            if value.get("type", "function") == "function" and isinstance(inner, dict):
+                return {**outer, **inner}
+            return outer if value.get("type") == "function" else value
+        return value
+
+    return BeforeValidator(unwrap)
+
+
+class Function(Strict):
+    """A function that the model may call. `parameters` is a JSON Schema."""
+
+    name: Annotated[str, StringConstraints(pattern=NAME)]
+    description: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    strict: bool | None = None
+
+
+class Named(Strict):
+    """The one function that the model has to call."""
+
+    name: Annotated[str, StringConstraints(pattern=NAME)]
+
+
+Tool = Annotated[Function, _unwrapped("function")]
+ToolChoice = Literal["auto", "none", "required"] | Annotated[Named, _unwrapped("function")]
+
+
+class JsonSchema(Strict):
+    """The shape of an answer."""
+
+    name: Annotated[str, StringConstraints(pattern=NAME)] = "answer"
+    description: str | None = None
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @property
+    def schema_value(self) -> dict[str, Any] | None:
+        """The schema that the answer has to fit; None for any JSON object."""
+        return None if self.json_schema is None else self.json_schema.schema_
