@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import uvloop
 
-from tests.provider import ScriptedProvider
+from tests.provider import Begin, Delay, ScriptedProvider, Silence, Stamps, Step
 from tests.provider.calls import Call
-from tests.provider import Begin, Delay, Silence, Stamps, Step
 
 _MODEL = re.compile(r"n(\d+)-p([\d.]+)(?:-t([\d.]+))?")
 
