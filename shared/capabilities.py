@@ -35,9 +35,18 @@ def _anthropic(request: JobRequest) -> str | None:
         return "tool_choice"
     if request.thinks and request.max_tokens is not None and request.max_tokens <= LEAST_THINKING:
         return "max_tokens"
+    if request.json_format is not None and forced_json(request) and (request.tools or request.thinks):
+        # The tool that makes such an answer would have to be forced.
+        return "response_format"
     if all(message.role == "system" for message in request.messages):
         return "messages"
     return None
+
+
+def forced_json(request: JobRequest) -> bool:
+    """Say whether Anthropic has to be made to answer in JSON by a tool: it knows schemas of objects alone."""
+    schema = request.json_format.schema_value if request.json_format is not None else None
+    return request.json_format is not None and (schema or {}).get("type") != "object"
 
 
 LEAST_THINKING = 1024
@@ -48,6 +57,7 @@ def _demo(request: JobRequest) -> str | None:
     asked = {
         "tools": request.tools,
         "reasoning": request.thinks,
+        "response_format": request.json_format is not None,
         "messages": any(message.images() or message.role == "tool" for message in request.messages),
     }
     return next((name for name, is_asked in asked.items() if is_asked), None)

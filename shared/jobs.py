@@ -14,6 +14,7 @@ from shared.keys import ARQ_JOB, Keys
 from shared.queue import arq_payload
 from shared.redis import Multiplexer, Scripts
 from shared.requests import JobRequest
+from shared.structured import reading
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 STATUSES: Final[tuple[Status, ...]] = ("queued", "running", "completed", "failed", "cancelled")
@@ -58,6 +59,8 @@ class Job:
     cost_usd: str | None = None
     error: dict[str, Any] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    json: bool = False
+    """Whether the answer is to be JSON."""
     reasoning_blocks: list[dict[str, str]] = field(default_factory=list)
     """Thinking with its signatures: a follow-up turn gives it back in the assistant's message."""
     leave_grace_s: float | None = None
@@ -77,7 +80,7 @@ class Job:
                 "reasoning": answer.reasoning,
                 "tool_calls": answer.tool_calls,
                 "reasoning_blocks": self.reasoning_blocks,
-                "parsed": None,
+                "parsed": reading(answer.text) if self.json else None,
             }
         )
         return {
@@ -141,11 +144,12 @@ class Jobs:
             *("provider", request.provider),
             *("model", request.model),
             *("target", target[1:-1]),
-            *("request", request.model_dump_json(exclude_defaults=True)),
+            *("request", request.model_dump_json(exclude_defaults=True, by_alias=True)),
             *("metadata", dump(request.metadata)),
             *("on_worker_lost", request.on_worker_lost),
             *("continues", int(can_continue and request.on_worker_lost == "continue")),
             *("input_estimate", request.input_estimate()),
+            *("json", int(request.json_format is not None)),
         ]
         if request.leave_grace_s is not None:
             record += ("leave_grace_s", request.leave_grace_s)
@@ -247,6 +251,7 @@ _FIELDS: Final = [
     "error",
     "metadata",
     "reasoning_blocks",
+    "json",
     "leave_grace_s",
 ]
 
@@ -286,6 +291,7 @@ def _decode(job_id: str, raw: Sequence[bytes | None]) -> Job | None:
         cost_usd=text("cost_usd"),
         error=json("error"),
         metadata=json("metadata") or {},
+        json=number("json") == 1,
         reasoning_blocks=json("reasoning_blocks") or [],
         leave_grace_s=json("leave_grace_s"),
     )

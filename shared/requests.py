@@ -91,11 +91,15 @@ class JobRequest(BaseModel):
     def unsupported(self) -> str | None:
         """Name the first field that asks for what is not built yet: refused, never ignored."""
         asked = {
-            "response_format": self.response_format is not None and self.response_format.type != "text",
             "fallbacks": bool(self.fallbacks),
             "priority": self.priority != "normal",
         }
         return next((name for name, is_asked in asked.items() if is_asked), None)
+
+    @property
+    def json_format(self) -> ResponseFormat | None:
+        """The shape of an answer that is to be JSON; None for text."""
+        return self.response_format if self.response_format is not None and self.response_format.is_json else None
 
     @property
     def thinks(self) -> bool:

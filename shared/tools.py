@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from shared.messages import Strict
 
@@ -57,6 +57,16 @@ class ResponseFormat(Strict):
     json_schema: JsonSchema | None = None
 
     @property
+    def is_json(self) -> bool:
+        return self.type != "text"
+
+    @property
     def schema_value(self) -> dict[str, Any] | None:
         """The schema that the answer has to fit; None for any JSON object."""
-        return None if self.json_schema is None else self.json_schema.schema_
+        return None if self.json_schema is None or self.type != "json_schema" else self.json_schema.schema_
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> "ResponseFormat":
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema belongs to type json_schema")
+        return self

@@ -15,6 +15,7 @@ from shared.events import dump
 from shared.prices import Usage
 from shared.queue import Claim
 from shared.requests import JobRequest
+from shared.structured import Misfit, parsed
 from worker.continuation import Continuation
 from worker.failures import Failure, explain, failure, is_stale_connection
 from worker.providers.base import Finish, Provider
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 CLOSE_S: Final = 2.0
 """How long a provider may take to close its connection before the attempt goes on without it."""
 
+
+NO_ANSWER: Final = ("tool_calls", "content_filter")
+"""How an answer ends that is not to be checked: it is a call, or was cut by the provider's filter."""
 
 BILLED_SILENCE: Final = ("first_token_timeout", "idle_timeout", "job_timeout", "provider_truncated", "storage_full")
 """Failures of a call that a provider may have worked on all the same."""
@@ -45,11 +49,15 @@ class Stop(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Completed:
     finish: Finish
+    parsed: Any = None
+    """What an answer in JSON says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     failure: Failure
+    usage: Usage | None = None
+    """What the provider says that it took all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,8 @@ class Attempt:
         self._writer = writer
         self._timeouts = timeouts
         self._continuation: Continuation | None = None
+        self._text: list[str] | None = [] if request.json_format is not None else None
+        """The whole answer, where it has to be checked in the end."""
         self._call: asyncio.Task[Finish] | None = None
         self._stop: Stop | None = None
         self._opened_s = mono_s()
@@ -139,6 +149,8 @@ class Attempt:
             self._hear()
         if self._continuation is not None:
             text = self._continuation.feed(text)
+        if self._text is not None:
+            self._text.append(text)
         self.log.text(text)
 
     def reasoning(self, text: str) -> None:
@@ -162,6 +174,8 @@ class Attempt:
     def go_on_from(self, text: str) -> None:
         """Let the provider go on from a text that is in the log already."""
         self._continuation = Continuation(text)
+        if self._text is not None:
+            self._text.append(text)
         if self._continuation.prefix:
             self.request = self.request.continued_from(self._continuation.prefix)
 
@@ -200,7 +214,7 @@ class Attempt:
             if self._stop is None:
                 return self._failed(error)
         else:
-            return Completed(finish)
+            return self._checked(finish)
         match self._stop:
             case Stop.CANCEL:
                 return Cancelled()
@@ -210,6 +224,15 @@ class Attempt:
                 return Lost()
             case _:
                 return Failed(failure(self._stop.value))
+
+    def _checked(self, finish: Finish) -> Completed | Failed:
+        """Say whether an answer that is whole is also what was asked for."""
+        if self._text is None or self.request.json_format is None or finish.reason in NO_ANSWER:
+            return Completed(finish)
+        try:
+            return Completed(finish, parsed("".join(self._text), self.request.json_format))
+        except Misfit:
+            return Failed(failure("invalid_output"), finish.usage)
 
     async def _call_provider(self) -> Finish:
         """Make the call; once more, at once, when the connection was stale before the provider saw anything."""
@@ -249,7 +272,11 @@ class Attempt:
 
     def ending(self, outcome: Completed | Failed | Cancelled, cost: Callable[[Usage], Decimal | None]) -> Ending:
         """Return how the job ends with this outcome."""
-        usage = outcome.finish.usage if isinstance(outcome, Completed) else None
+        usage = None
+        if isinstance(outcome, Completed):
+            usage = outcome.finish.usage
+        elif isinstance(outcome, Failed):
+            usage = outcome.usage
         usage = usage or (Usage() if self._was_free(outcome) else self._estimate())
         cost_usd = cost(usage)
         usage_json = usage.model_dump()
@@ -257,7 +284,7 @@ class Attempt:
         if cost_usd is not None:
             record["cost_usd"] = format(cost_usd, "f")
         match outcome:
-            case Completed(finish):
+            case Completed(finish, value):
                 record["finish_reason"] = finish.reason
                 if finish.reasoning_blocks:
                     record["reasoning_blocks"] = dump(list(finish.reasoning_blocks))
@@ -269,7 +296,7 @@ class Attempt:
                     "cost_usd": None if cost_usd is None else float(cost_usd),
                     "ttft_ms": self._since_created_ms(self._first_token_s),
                     "duration_ms": self._since_created_ms(mono_s()),
-                    "parsed": None,
+                    "parsed": value,
                 }
                 return Ending("completed", events.COMPLETED, dump(data), record)
             case Failed(why):

@@ -30,6 +30,7 @@ CODES: Final = {
     "provider_model_not_found": (False, "The provider does not know this model."),
     "context_too_long": (False, "The input is too long for this model."),
     "content_refused": (False, "The provider refused the content."),
+    "invalid_output": (True, "The answer is not of the shape that was asked for."),
     "provider_rate_limited": (True, "The provider is limiting requests."),
     "provider_quota_exhausted": (False, "The server's quota at the provider is used up."),
     "provider_overloaded": (True, "The provider is overloaded."),

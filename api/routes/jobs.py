@@ -20,6 +20,7 @@ from shared.events import START, EventId, dump
 from shared.jobs import CancelOutcome, Job, Status
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
+from shared.structured import is_usable
 
 router = APIRouter()
 
@@ -70,6 +71,8 @@ def _provider_of(job: JobRequest, here: State) -> ProviderConfig:
         raise refused("unknown_provider", "provider", "there is no provider of this name")
     if (field := job.unsupported()) is not None:
         raise refused("unsupported_parameter", field, "not supported yet")
+    if job.json_format is not None and not is_usable(job.json_format):
+        raise refused("invalid_schema", "response_format", "not a JSON Schema that can be checked by itself")
     if (field := refused_field(config, job)) is not None:
         raise refused("unsupported_parameter", field, "this provider cannot honour it")
     return config

@@ -5,6 +5,7 @@ from typing import Any, Final
 import httpx2
 from anthropic import AsyncAnthropic
 
+from shared.capabilities import forced_json
 from shared.events import load
 from shared.prices import Usage
 from shared.requests import JobRequest
@@ -41,7 +42,7 @@ class AnthropicProvider:
         )
 
     async def generate(self, request: JobRequest, sink: Sink) -> Finish:
-        answer = _Answer(sink)
+        answer = _Answer(sink, as_text=forced_json(request))
         await http.stream(self._client, "/v1/messages", body(request), sink, answer.take)
         return answer.finish()
 
@@ -52,8 +53,10 @@ class AnthropicProvider:
 class _Answer:
     """Reads one answer, event by event."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, as_text: bool) -> None:
+        """`as_text`: the one tool that is called is no tool but the shape of the answer."""
         self._sink = sink
+        self._as_text = as_text
         self._reason = ""
         self._usage: dict[str, Any] = {}
         self._whole = False
@@ -84,7 +87,7 @@ class _Answer:
         """Open a block of the answer; text has nothing to open."""
         index, block = begun["index"], begun["content_block"]
         match block["type"]:
-            case "tool_use":
+            case "tool_use" if not self._as_text:
                 self._calls[index] = len(self._calls)
                 self._sink.tool_call(self._calls[index], "", block["id"], block["name"])
             case "thinking":
@@ -103,7 +106,9 @@ class _Answer:
             case "signature_delta":
                 self._thoughts[piece["index"]]["signature"] += delta["signature"]
             case "input_json_delta":
-                if delta["partial_json"]:
+                if self._as_text:
+                    self._sink.text(delta["partial_json"])
+                elif delta["partial_json"]:
                     self._sink.tool_call(self._calls[piece["index"]], delta["partial_json"])
 
     def finish(self) -> Finish:
@@ -111,6 +116,8 @@ class _Answer:
         if not self._whole:
             raise Truncated
         reason = word(self._reason or "stop")
+        if self._as_text and reason == "tool_use":
+            reason = "end_turn"
         return Finish(REASONS.get(reason, reason), _usage(self._usage), list(self._thoughts.values()))
 
 

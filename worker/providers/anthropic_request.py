@@ -2,7 +2,9 @@
 
 from typing import Any, Final
 
-from shared.capabilities import LEAST_THINKING
+from anthropic import transform_schema
+
+from shared.capabilities import LEAST_THINKING, forced_json
 from shared.events import load
 from shared.messages import Block, ImagePart, Message
 from shared.requests import JobRequest
@@ -13,6 +15,13 @@ DEFAULT_MAX_TOKENS: Final = 4096
 
 BUDGETS: Final = {"minimal": LEAST_THINKING, "low": 2_048, "medium": 8_192, "high": 16_384}
 """Tokens of thinking for an effort; it has to stay below `max_tokens`."""
+
+
+JSON_TOOL: Final = {
+    "name": "answer",
+    "description": "Give the answer as one JSON object.",
+    "input_schema": {"type": "object", "additionalProperties": True},
+}
 
 
 def body(request: JobRequest) -> dict[str, Any]:
@@ -29,6 +38,7 @@ def body(request: JobRequest) -> dict[str, Any]:
         "top_p": request.top_p,
         "tools": [_tool(tool) for tool in request.tools] or None,
         "tool_choice": _choice(request) if request.tools else None,
+        **_format(request),
         "thinking": {"type": "enabled", "budget_tokens": min(budget, most - 1)} if budget else None,
     }
     return {
@@ -38,6 +48,16 @@ def body(request: JobRequest) -> dict[str, Any]:
         "stream": True,
         **{name: value for name, value in optional.items() if value is not None},
     }
+
+
+def _format(request: JobRequest) -> dict[str, Any]:
+    """Ask for JSON: by a schema, or by a tool that has to be called and takes any object."""
+    if request.json_format is None:
+        return {}
+    if forced_json(request):
+        return {"tools": [JSON_TOOL], "tool_choice": {"type": "tool", "name": JSON_TOOL["name"]}}
+    schema = transform_schema(request.json_format.schema_value or {})
+    return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
 
 
 def _messages(messages: list[Message]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ def body(request: JobRequest, *, limit: str, continues: bool) -> dict[str, Any]:
         "seed": request.seed,
         "tools": [_tool(tool) for tool in request.tools] or None,
         "tool_choice": _choice(request) if request.tools else None,
+        "response_format": _format(request),
         "reasoning_effort": request.reasoning.effort if request.reasoning else None,
     }
     return {
@@ -62,6 +63,12 @@ def _call(call: FlatCall) -> dict[str, Any]:
 
 def _tool(tool: Function) -> dict[str, Any]:
     return {"type": "function", "function": tool.model_dump(exclude_none=True)}
+
+
+def _format(request: JobRequest) -> dict[str, Any] | None:
+    if request.json_format is None:
+        return None
+    return request.json_format.model_dump(by_alias=True, exclude_none=True)
 
 
 def _choice(request: JobRequest) -> Any:
