@@ -7,7 +7,7 @@ from shared.tools import Named
 
 def can_continue(config: ProviderConfig, request: JobRequest) -> bool:
     """Say whether this provider goes on from the beginning of such an answer, given as the last message."""
-    if not request.only_text:
+    if not request.only_text or request.fallbacks:
         return False
     if config.continues is not None:
         return config.continues

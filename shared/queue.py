@@ -6,7 +6,7 @@ does not do is done by scripts: a claimed job leaves the queue, a worker's lease
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -54,6 +54,17 @@ class Claim:
     claimed_ms: int
     log_length: int
     """Entries in the log, the attempt's opening included."""
+    provider: str
+    model: str
+    """Who is asked now: a fallback, if the one that the request names has failed."""
+    fallback: int
+    """How many fallbacks have had their turn."""
+
+
+def _claim(worker: str, raw_id: bytes, *rest: Any) -> Claim:
+    *numbers, provider, model, fallback = rest
+    fields = [worker, raw_id.decode(), *numbers, provider.decode(), model.decode(), fallback]
+    return Claim(*fields)
 
 
 class Claims(NamedTuple):
@@ -118,8 +129,22 @@ class Queue:
         times = [int(retention_s * 1000), int(judge_readers)]
         args = [worker, at_most, int(lease_s * 1000), self._keys.prefix, ARQ_JOB, *times]
         held, raw_claims, raw_discarded = await self._scripts.run("claim", keys, args)
-        claims = [Claim(worker, raw_id.decode(), *rest) for raw_id, *rest in raw_claims]
+        claims = [_claim(worker, *raw) for raw in raw_claims]
         return Claims(held == 1, claims, [job_id.decode("utf-8", "replace") for job_id in raw_discarded])
+
+    async def again(self, claim: Claim, reason: str, provider: str, model: str, fallback: int) -> Claim | None:
+        """Open the next attempt of a job that stays in this worker's hands; None when it is not ours any more."""
+        target = orjson.dumps({"provider": provider, "model": model})[1:-1]
+        args = [claim.job_id, claim.worker, claim.attempt, reason, target, provider, model, fallback]
+        keys = [self._keys.job(claim.job_id), self._keys.log(claim.job_id)]
+        held, *opened = await self._scripts.run("again", keys, args)
+        if held != 1:
+            return None
+        attempt, length, now_ms = opened
+        return replace(
+            claim, attempt=attempt, base=attempt, claimed_ms=now_ms, log_length=length,
+            provider=provider, model=model, fallback=fallback,
+        )  # fmt: skip
 
     async def held(self, worker: str) -> set[str]:
         """Return the jobs that the worker holds in Redis' eyes."""

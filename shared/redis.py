@@ -27,6 +27,7 @@ _PRELUDES: Final = {
     "create": ("_now",),
     "claim": ("_now", "_log", "_end", "_presence"),
     "append": ("_now", "_log", "_append"),
+    "again": ("_now", "_log"),
     "renew": ("_now",),
     "finish": ("_now", "_log", "_append"),
     "release": ("_now", "_log", "_end"),

@@ -91,7 +91,6 @@ class JobRequest(BaseModel):
     def unsupported(self) -> str | None:
         """Name the first field that asks for what is not built yet: refused, never ignored."""
         asked = {
-            "fallbacks": bool(self.fallbacks),
             "priority": self.priority != "normal",
         }
         return next((name for name, is_asked in asked.items() if is_asked), None)
@@ -109,6 +108,12 @@ class JobRequest(BaseModel):
     def only_text(self) -> bool:
         """Say whether the answer is text alone, so that another attempt can go on from its beginning."""
         return not (self.tools or self.thinks)
+
+    def asked_of(self, provider: str, model: str) -> "JobRequest":
+        """Return the same request to another provider or model."""
+        if (provider, model) == (self.provider, self.model):
+            return self
+        return self.model_copy(update={"provider": provider, "model": model})
 
     def continued_from(self, text: str) -> "JobRequest":
         """Return the request for the rest of an answer that begins with `text`."""

@@ -9,12 +9,19 @@ from tests.client import Client
 from tests.provider import ScriptedProvider
 from tests.stack import Stack
 from tests.valkey import Valkey, valkey
+from worker import retries
 
 
 @pytest.fixture(scope="session")
 def shared_valkey() -> Iterator[Valkey]:
     with valkey() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of the test's own process wait milliseconds before they ask a provider again."""
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.01)
 
 
 @pytest.fixture

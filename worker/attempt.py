@@ -4,6 +4,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -126,6 +127,8 @@ class Attempt:
         """The whole answer, where it has to be checked in the end."""
         self._call: asyncio.Task[Finish] | None = None
         self._stop: Stop | None = None
+        self._stopped = asyncio.Event()
+        self._pausing = False
         self._opened_s = mono_s()
         self._first_token_s: float | None = None
         self._heard_s = self._opened_s
@@ -184,6 +187,7 @@ class Attempt:
         outranks = why is Stop.LOST or (why is Stop.CANCEL and self._stop is Stop.HAND_OVER)
         if self._stop is None or outranks:
             self._stop = why
+            self._stopped.set()
             if self._call is not None:
                 self._call.cancel()
 
@@ -193,6 +197,8 @@ class Attempt:
             self._heard, self._heard_s = False, now_s
         if now_s > self._job_deadline_s:
             self.stop(Stop.JOB_TIMEOUT)
+        elif self._pausing:
+            return
         elif self._first_token_s is None:
             if now_s > self._opened_s + self._timeouts.first_token_s:
                 self.stop(Stop.FIRST_TOKEN_TIMEOUT)
@@ -215,7 +221,10 @@ class Attempt:
                 return self._failed(error)
         else:
             return self._checked(finish)
-        match self._stop:
+        return self._ended_by(self._stop)
+
+    def _ended_by(self, why: Stop) -> Outcome:
+        match why:
             case Stop.CANCEL:
                 return Cancelled()
             case Stop.HAND_OVER:
@@ -223,7 +232,29 @@ class Attempt:
             case Stop.LOST:
                 return Lost()
             case _:
-                return Failed(failure(self._stop.value))
+                return Failed(failure(why.value))
+
+    @property
+    def stopped(self) -> Stop | None:
+        """Why somebody has ended it, if somebody has."""
+        return self._stop
+
+    @property
+    def left_s(self) -> float:
+        """What is left of the job's time."""
+        return self._job_deadline_s - mono_s()
+
+    async def pause(self, wait_s: float) -> Outcome | None:
+        """Wait before the provider is asked again; return how the job ends if somebody ends it meanwhile."""
+        self._pausing = True
+        if self._stop is Stop.FIRST_TOKEN_TIMEOUT:
+            # That was this call's end, not the job's.
+            self._stop = None
+            self._stopped.clear()
+        if wait_s > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), wait_s)
+        return None if self._stop is None else self._ended_by(self._stop)
 
     def _checked(self, finish: Finish) -> Completed | Failed:
         """Say whether an answer that is whole is also what was asked for."""

@@ -19,11 +19,12 @@ from shared.redis import REDIS_FAULTS, DataError, Scripts, connect, info, proble
 from shared.requests import JobRequest
 from shared.settings import Settings
 from shared.subscriber import Subscriber
-from worker.attempt import Attempt, HandedOver, Lost, Outcome, Stop, Timeouts
+from worker.attempt import Attempt, Failed, HandedOver, Lost, Outcome, Stop, Timeouts
 from worker.compactor import Compactor
 from worker.leases import Lease, Reaper
 from worker.providers.base import Provider
 from worker.providers.registry import Providers
+from worker.retries import Step, next_step
 from worker.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -148,19 +149,55 @@ class Workshop:
         return attempt
 
     async def run(self, attempt: Attempt) -> None:
-        """Bring an attempt to its end, or to where somebody else goes on with the job."""
-        claim = attempt.claim
+        """Bring a job to its end, from this attempt on, or to where somebody else goes on with it."""
+        claim, ours = attempt.claim, [attempt]
         try:
             if claim.base < claim.attempt:
                 answer = await self._insist(lambda: self._log.answer(claim.job_id, claim.base))
                 attempt.go_on_from(answer.text)
-            await self._settle(attempt, await attempt.generate())
+            await self._finish(ours)
         except Exception:
             logger.exception("job %s attempt %d could not be settled", claim.job_id, claim.attempt)
             await self._insist(lambda: self.queue.abandon(claim.worker, [claim.job_id]))
         finally:
-            if self.attempts.get(claim.job_id) is attempt:
+            # Who stands there may be a later run of the same job already, claimed by this very worker.
+            if self.attempts.get(claim.job_id) in ours:
                 del self.attempts[claim.job_id]
+
+    async def _finish(self, ours: list[Attempt]) -> None:
+        """Generate until there is an answer, or nobody is left to ask; each attempt joins `ours`."""
+        attempt, tries = ours[0], 0
+        while True:
+            outcome = await attempt.generate()
+            tries += 1
+            step = None
+            if isinstance(outcome, Failed) and not attempt.log.started:
+                claim = attempt.claim
+                step = next_step(attempt.request, outcome.failure, claim.fallback, tries, attempt.left_s)
+            ended = outcome if step is None else await attempt.pause(step.wait_s)
+            if ended is not None or step is None:
+                await self._settle(attempt, ended or outcome)
+                return
+            if step.reason == "fallback":
+                tries = 0
+            following = await self._again(attempt, step)
+            if following is None:
+                return
+            attempt = following
+            ours.append(attempt)
+
+    async def _again(self, attempt: Attempt, step: Step) -> Attempt | None:
+        """Open the next attempt in place of one that failed; None when the job is not ours any more."""
+        claim = await self._insist(
+            lambda: self.queue.again(attempt.claim, step.reason, step.provider, step.model, step.fallback)
+        )
+        if claim is None:
+            return None
+        logger.info("job %s: attempt %d, %s", claim.job_id, claim.attempt, step.reason)
+        following = self.attempts[claim.job_id] = self._attempt(claim)
+        if attempt.stopped is not None:
+            following.stop(attempt.stopped)
+        return following
 
     def hand_over(self) -> None:
         """Stop every attempt so that other workers go on with the jobs."""
@@ -174,7 +211,7 @@ class Workshop:
             await self.queue.release(job_id, self.lease.worker, "worker_stopped", retention_s=self.settings.retention_s)
 
     def _attempt(self, claim: Claim) -> Attempt:
-        settings, request = self.settings, _readable(claim)
+        settings, request = self.settings, _readable(claim).asked_of(claim.provider, claim.model)
         timeouts = Timeouts(
             settings.first_token_timeout_s,
             settings.idle_timeout_s,
@@ -183,7 +220,7 @@ class Workshop:
         return Attempt(claim, request, partial(self._provider, request), self._writer, timeouts)
 
     def _provider(self, request: JobRequest) -> Provider:
-        if request is UNREADABLE:
+        if not request.messages:
             raise RuntimeError("the stored request is not of this version")
         return self.providers.get(request.provider)
 

@@ -75,6 +75,12 @@ def _provider_of(job: JobRequest, here: State) -> ProviderConfig:
         raise refused("invalid_schema", "response_format", "not a JSON Schema that can be checked by itself")
     if (field := refused_field(config, job)) is not None:
         raise refused("unsupported_parameter", field, "this provider cannot honour it")
+    for fallback in job.fallbacks:
+        other = here.providers.get(fallback.provider)
+        if other is None:
+            raise refused("unknown_provider", "fallbacks", "there is no provider of this name")
+        if (field := refused_field(other, job)) is not None:
+            raise refused("unsupported_parameter", "fallbacks", f"one of them cannot honour {field}")
     return config
 
 

@@ -2,7 +2,8 @@
 -- From that event on, Redis refuses whatever an earlier attempt still writes.
 -- KEYS: queue, wake, leases, the worker's running jobs
 -- ARGV: worker, how many, lease ms, key prefix, arq's job prefix, retention ms, 1 to cancel jobs that nobody reads
--- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now, log length}, …},
+-- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now, log length,
+--          provider, model, fallbacks used}, …},
 --          {discarded ids}}.
 local worker, lease_ms, prefix = ARGV[1], tonumber(ARGV[3]), ARGV[4]
 local lease = redis.call('ZSCORE', KEYS[3], worker)
@@ -13,7 +14,8 @@ redis.call('ZADD', KEYS[3], now + lease_ms, worker)
 local claimed, discarded = {}, {}
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1)) do
   local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
-  local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base', 'leave_grace_s')
+  local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base', 'leave_grace_s',
+    'provider', 'model', 'fallback')
   redis.call('ZREM', KEYS[1], id)
   if record[1] ~= 'queued' then
     redis.call('DEL', ARGV[5] .. id)
@@ -40,7 +42,8 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1)) do
     end
     if opened then
       local length = redis.call('XLEN', log)
-      claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now, length}
+      claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now, length,
+        record[11], record[12], tonumber(record[13] or 0)}
     else
       -- Without its log nobody could read it.
       redis.call('SREM', KEYS[4], id)

@@ -20,8 +20,8 @@ from tests.valkey import free_port
 READERS = 300
 
 API_CONNECTIONS = 2
-WORKER_CONNECTIONS = 4
-"""To Redis, at most: commands and subscriptions; a worker's wait for work, and arq's health line."""
+WORKER_CONNECTIONS = 5
+"""To Redis, at most: commands and subscriptions; a worker's leases, its wait for work, and arq's health line."""
 
 
 @pytest.fixture(autouse=True)

@@ -70,6 +70,16 @@ async def test_a_cut_subscription_comes_back_and_owns_up_to_the_gap(bare: Stack)
     await subscriber.stop()
 
 
+async def test_a_subscriber_can_be_stopped_at_any_moment(bare: Stack) -> None:
+    """While it connects above all: who is told to exit must not stay for ever."""
+    for turns in range(40):
+        subscriber = Subscriber(bare.valkey.url)
+        await subscriber.start()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(subscriber.stop(), 2)
+
+
 async def test_a_reader_whose_messages_are_lost_reads_the_log(stack: Stack, client: Client) -> None:
     gate, end = stack.provider.gate(), stack.provider.gate()
     stack.provider.script("m", Text("a"), Wait(gate), Text("b"), Wait(end))

@@ -264,15 +264,17 @@ async def test_a_connection_that_is_dropped_or_closed_fails_what_waits_on_it(
     assert isinstance(await outcome(waiting[0]), ConnectionError)
 
 
-async def test_it_can_be_closed_before_and_while_it_connects(shared_valkey: Valkey) -> None:
+async def test_it_can_be_closed_before_it_connects_and_at_any_moment_while_it_does(shared_valkey: Valkey) -> None:
     await connect(shared_valkey.url).close()
     async with Proxy(shared_valkey.port) as proxy:
         proxy.black_hole()
-        commands = connect(proxy.url)
-        waiting = asyncio.create_task(commands.call("PING"))
-        await eventually(lambda: proxy.opened)
-        await asyncio.wait_for(commands.close(), 0.3)
-        assert isinstance(await outcome(waiting), ConnectionError)
+        for turns in range(1, 40):
+            commands = connect(proxy.url)
+            waiting = asyncio.create_task(commands.call("PING"))
+            for _ in range(turns):
+                await turn()
+            await asyncio.wait_for(commands.close(), 0.4)
+            assert isinstance(await outcome(waiting), ConnectionError)
 
 
 async def test_what_is_no_reply_ends_the_connection() -> None:

@@ -1,0 +1,194 @@
+"""Failures before the first token: asked again, then the fallbacks in turn; the reader sees each step."""
+
+import time
+from typing import Any
+
+import pytest
+
+from shared.requests import JobRequest
+from tests.client import Client, text
+from tests.provider import Cut, Delay, Failure, HttpError, Silence, Text, Wait
+from tests.stack import Stack
+from worker import retries
+from worker.failures import failure
+from worker.retries import next_step
+
+OTHER: list[dict[str, Any]] = [{"provider": "anthropic", "model": "other"}]
+
+
+async def test_a_second_try_that_succeeds_is_an_attempt_of_its_own(stack: Stack, client: Client) -> None:
+    stack.provider.script("m", HttpError(503))
+    stack.provider.then("m", Text("Here."))
+    job_id = await client.submit()
+    events = await client.all_events(job_id)
+    assert [(event.id, event.event) for event in events][1:3] == [("1-0", "started"), ("2-0", "restarted")]
+    assert events[2].data == {"attempt": 2, "reason": "provider_error", "provider": "openai", "model": "m"}
+    assert text(events) == "Here."
+    job = await client.job(job_id)
+    assert (job["status"], job["attempts"], job["error"]) == ("completed", 2, None)
+    assert job["first_token_at"] is not None
+
+
+async def test_fallbacks_have_their_turn_and_the_job_names_who_answered(stack: Stack, client: Client) -> None:
+    stack.provider.script("m", Failure("authentication"))
+    stack.provider.script("other", HttpError(529))
+    stack.provider.script("third", Text("From the third."))
+    job_id = await client.submit(fallbacks=[*OTHER, {"provider": "openai", "model": "third"}])
+    events = await client.all_events(job_id)
+    steps = [(event.data["reason"], event.data["provider"], event.data["model"]) for event in events
+             if event.event == "restarted"]  # fmt: skip
+    assert steps == [
+        ("fallback", "anthropic", "other"),
+        ("provider_error", "anthropic", "other"),
+        ("provider_error", "anthropic", "other"),
+        ("fallback", "openai", "third"),
+    ]
+    last = events[-1].data
+    assert (text(events), last["provider"], last["model"]) == ("From the third.", "openai", "third")
+    job = await client.job(job_id)
+    assert (job["provider"], job["model"], job["attempts"]) == ("openai", "third", 5)
+    assert [call.model for call in stack.provider.calls] == ["m", "other", "other", "other", "third"]
+
+
+async def test_a_silent_provider_makes_room_for_a_fallback(bare: Stack) -> None:
+    bare.configure(first_token_timeout_s=0.3)
+    await bare.worker()
+    await bare.api()
+    client = bare.client()
+    bare.provider.script("m", Silence())
+    bare.provider.script("other", Text("I do speak."))
+    events = await client.all_events(await client.submit(fallbacks=OTHER))
+    assert [event.event for event in events if event.event != "token"] == [
+        "queued",
+        "started",
+        "restarted",
+        "completed",
+    ]
+    assert [call.model for call in bare.provider.calls] == ["m", "other"], "what may be billed is not asked for twice"
+
+
+async def test_after_the_first_token_nothing_is_repeated(stack: Stack, client: Client) -> None:
+    gate = stack.provider.gate()
+    stack.provider.script("m", Text("half"), Wait(gate), Cut())
+    job_id = await client.submit(fallbacks=OTHER)
+    await client.until(job_id, "token")
+    gate.open()
+    events = await client.all_events(job_id)
+    assert [event.event for event in events] == ["queued", "started", "token", "failed"]
+    assert len(stack.provider.calls) == 1
+
+
+async def test_a_cancel_ends_the_wait_for_the_next_try(
+    stack: Stack, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 60.0)
+    stack.provider.script("m", HttpError(500))
+    job_id = await client.submit()
+    await client.until(job_id, "started")
+    await stack.provider.next_call()
+    began_s = time.monotonic()
+    outcome = await client.cancel(job_id)
+    assert outcome["outcome"] == "cancelled"
+    assert time.monotonic() - began_s < 2
+    assert len(stack.provider.calls) == 1
+
+
+async def test_a_worker_that_stops_hands_a_waiting_job_over(
+    stack: Stack, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.provider.script("m", Failure("authentication"))
+    stack.provider.script("other", HttpError(500))
+    stack.provider.then("other", Text("Elsewhere."))
+    with monkeypatch.context() as patch:
+        patch.setattr(retries, "FIRST_WAIT_S", 60.0)
+        job_id = await client.submit(fallbacks=OTHER)
+        for _ in range(2):
+            await stack.provider.next_call()
+        leaving = stack.workers[0]
+        await stack.worker()
+        await leaving.stop()
+    events = await client.all_events(job_id)
+    assert (events[-1].event, text(events)) == ("completed", "Elsewhere.")
+    assert events[-1].data["provider"] == "anthropic", "the fallback stays the one that is asked"
+
+
+async def test_retry_after_is_honoured(stack: Stack, client: Client) -> None:
+    stack.provider.script("m", Failure("rate_limit", retry_after_s=0.4))
+    stack.provider.then("m", Text("Now."))
+    began_s = time.monotonic()
+    events = await client.all_events(await client.submit())
+    assert text(events) == "Now."
+    assert time.monotonic() - began_s >= 0.4
+
+
+async def test_no_wait_outlasts_the_job(stack: Stack, client: Client) -> None:
+    stack.provider.script("m", Delay(0.01), Failure("rate_limit", retry_after_s=5))
+    began_s = time.monotonic()
+    events = await client.all_events(await client.submit(timeout_s=2))
+    assert events[-1].data["code"] == "provider_rate_limited"
+    assert time.monotonic() - began_s < 2
+
+
+REQUEST = JobRequest.model_validate(
+    {"provider": "a", "model": "m", "messages": [{"role": "user", "content": "x"}],
+     "fallbacks": [{"provider": "b", "model": "n"}]}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "fallback", "tries", "wanted"),
+    [
+        ("provider_overloaded", 0, 1, ("provider_error", "a", 0)),
+        ("provider_overloaded", 0, 3, ("fallback", "b", 1)),
+        ("provider_overloaded", 1, 3, None),
+        ("provider_authentication", 0, 1, ("fallback", "b", 1)),
+        ("context_too_long", 0, 1, ("fallback", "b", 1)),
+        ("first_token_timeout", 0, 1, ("fallback", "b", 1)),
+        ("first_token_timeout", 1, 1, None),
+        ("job_timeout", 0, 1, None),
+        ("internal_error", 0, 1, None),
+    ],
+)
+def test_what_is_asked_next(code: str, fallback: int, tries: int, wanted: tuple[str, str, int] | None) -> None:
+    request = REQUEST if fallback == 0 else REQUEST.asked_of("b", "n")
+    step = next_step(request, failure(code), fallback, tries, left_s=60)
+    assert (step and (step.reason, step.provider, step.fallback)) == wanted
+
+
+def test_waits_grow_are_spread_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.5)
+    for tries in (1, 2):
+        waits = [next_step(REQUEST, failure("provider_error"), 0, tries, 60) for _ in range(200)]
+        seconds = [step.wait_s for step in waits if step is not None]
+        assert len(set(seconds)) > 100
+        assert all(0.25 * 2 ** (tries - 1) <= wait_s <= 0.5 * 2 ** (tries - 1) for wait_s in seconds)
+
+
+def test_a_long_retry_after_goes_to_the_fallback_and_is_waited_for_where_there_is_none() -> None:
+    limited = failure("provider_rate_limited", retry_after_s=30)
+    first = next_step(REQUEST, limited, 0, 1, 60)
+    assert first is not None
+    assert (first.reason, first.wait_s) == ("fallback", 0)
+    alone = next_step(REQUEST.asked_of("b", "n"), limited, 1, 1, 60)
+    assert alone is not None
+    assert (alone.reason, alone.wait_s) == ("provider_error", 30)
+    assert next_step(REQUEST.asked_of("b", "n"), limited, 1, 1, 20) is None
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "code"),
+    [
+        ([{"provider": "nobody", "model": "m"}], "unknown_provider"),
+        ([{"provider": "anthropic", "model": "m"}], "unsupported_parameter"),
+        ([{"provider": "openai"}], "invalid_request"),
+        ([{"provider": "openai", "model": "m", "base_url": "http://x"}], "unknown_field"),
+        ([{"provider": "openai", "model": "m"}] * 6, "invalid_request"),
+    ],
+)
+async def test_a_fallback_that_could_not_honour_the_request_is_422(
+    stack: Stack, client: Client, fallbacks: list[dict[str, Any]], code: str
+) -> None:
+    request = {"provider": "openai", "model": "m", "messages": [{"role": "user", "content": "x"}], "seed": 1}
+    response = await client.http.post("/v1/jobs", json={**request, "fallbacks": fallbacks})
+    assert (response.status_code, response.json()["code"]) == (422, code)
+    assert "fallbacks" in response.json()["detail"]
