@@ -60,15 +60,29 @@ class Connection:
 
         uvicorn's `send` waits for one thing alone, at its beginning: that the transport takes more.
         """
-        if self._cycle is None or self._cycle.flow.write_paused or self._cycle.disconnected:
+        if not self.takes_more:
             return False
-        step = self.send(message)
+        step: Any = self.send(message)
         try:
-            step.send(None)  # type: ignore[attr-defined]
+            step.send(None)
         except StopIteration:
             return True
-        step.close()  # type: ignore[attr-defined]
+        except Exception:
+            # The connection's own trouble: it meets the response's task, where that awaits `send`.
+            return False
+        step.close()
         return False
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client has taken enough of what was sent for more to be written at once.
+
+        A pipelined request takes uvicorn's eyes off this one: only the transport knows then that the client has left.
+        """
+        cycle = self._cycle
+        if cycle is None or self._transport is None or cycle.flow.write_paused or cycle.disconnected:
+            return False
+        return not self._transport.is_closing()
 
     def bound_buffer(self) -> None:
         """Let the kernel keep a stream's worth of bytes and no more."""

@@ -4,6 +4,7 @@ One connection for all logs, and per job one look-up a message, however many str
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from shared.events import Entry, EventId
 from shared.keys import Keys
 from shared.log import Log
 from shared.subscriber import Subscriber
+
+logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
 """How late a stalled client or the server's exit may be noticed."""
@@ -42,6 +45,11 @@ def _entries(payload: bytes) -> list[Entry]:
 def _entry(raw_id: bytes, event: bytes, data: bytes) -> Entry:
     attempt, _, seq = raw_id.partition(b"-")
     return Entry(EventId(int(attempt), int(seq)), event.decode(), data)
+
+
+def _tell_of_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("%s have ended", task.get_name(), exc_info=error)
 
 
 class Watch:
@@ -73,7 +81,12 @@ class Watch:
                 length += 1
             batch, news = Batch(news[:length]), news[length:]
             for reader in self.readers:
-                reader.offer(batch)
+                try:
+                    reader.offer(batch)
+                except Exception:
+                    # One reader's trouble is nobody else's.
+                    logger.exception("a reader of %s failed", reader.job_id)
+                    reader.on_stall()
 
     def gap(self) -> None:
         """Make all readers look into the log again; Redis may have been another one meanwhile."""
@@ -118,6 +131,8 @@ class Hub:
         await self._attendance.start()
         self._ticker = asyncio.create_task(self._tick(), name="stalls and exit")
         self._beats = asyncio.create_task(self._beat(), name="heartbeats")
+        for task in (self._ticker, self._beats):
+            task.add_done_callback(_tell_of_end)
 
     async def stop(self) -> None:
         for task in (self._ticker, self._beats):
@@ -148,7 +163,7 @@ class Hub:
     def detach(self, reader: Reader) -> None:
         if reader.counts:
             self._attendance.leave(reader.job_id)
-        reader.detached = True
+        reader.leave()
         watch = self._watches[reader.job_id]
         watch.readers.discard(reader)
         if not watch.readers:
@@ -197,7 +212,11 @@ class Hub:
                     if reader.detached:
                         continue
                     if now_s - reader.active_s >= self._heartbeat_s - self._beat_s and reader not in self._sending:
-                        reader.nudge()
+                        try:
+                            reader.nudge()
+                        except Exception:
+                            logger.exception("a reader of %s failed", reader.job_id)
+                            reader.on_stall()
                         self._look_at(reader, now_s + self._heartbeat_s - self._beat_s)
                     else:
                         self._look_at(reader, max(reader.active_s + self._heartbeat_s, now_s + self._beat_s))

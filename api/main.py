@@ -1,5 +1,6 @@
 """`uvicorn api.main:app`: one API process."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -14,7 +15,7 @@ from api.connection import note_connection
 from api.routes import events, health, jobs, models, page
 from api.state import State
 from shared.prices import Prices
-from shared.redis import REDIS_FAULTS
+from shared.redis import REDIS_FAULTS, Scripts
 from shared.requests import JobRequest
 from shared.settings import Settings, load_settings
 
@@ -23,6 +24,9 @@ logger = logging.getLogger("uvicorn.error")
 
 CORS_REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
 CORS_RESPONSE_HEADERS = ["Location", "X-Job-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"]
+
+
+LOAD_AGAIN_S = 0.5
 
 
 class App(FastAPI):
@@ -44,11 +48,10 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         here = State.build(settings, prices)
         app.state.rejoin = here
-        # Redis may come later than we do: `readyz` tells.
-        with suppress(*REDIS_FAULTS):
-            await here.scripts.load()
+        loading = asyncio.create_task(_load(here.scripts))
         await here.hub.start()
         yield
+        loading.cancel()
         await here.hub.stop()
         await here.redis.close()
 
@@ -68,6 +71,15 @@ def create_app(settings: Settings) -> FastAPI:
     page.mount_files(app)
     _describe_bodies(app)
     return app
+
+
+async def _load(scripts: Scripts) -> None:
+    """Send the scripts ahead; Redis may come later than we do (`readyz` tells)."""
+    while True:
+        with suppress(*REDIS_FAULTS):
+            await scripts.load()
+            return
+        await asyncio.sleep(LOAD_AGAIN_S)
 
 
 def _describe_bodies(app: FastAPI) -> None:

@@ -74,7 +74,7 @@ class Reader:
         self.job_id = job_id
         self.cursor = cursor
         self.active_s = mono_s()
-        """When something was last yielded."""
+        """When something was last yielded, or written past the task."""
         self.detached = False
         """Whether nobody reads here any more."""
         self.outlet: Outlet | None = None
@@ -142,6 +142,14 @@ class Reader:
         self._nudged = True
         self._wake.set()
 
+    def leave(self) -> None:
+        """Let go of the client: whoever still has the reader on a list holds no more than that."""
+        self.detached = True
+        self.outlet = None
+        self.on_stall = self.end
+        self._cursor_data = None
+        self._empty()
+
     def end(self) -> None:
         """Stop after what is being yielded."""
         self._ended = True
@@ -157,9 +165,16 @@ class Reader:
         """
         while not self._ended:
             try:
-                if self._doubtful and (snapshot := await self._snapshot()) is not None:
-                    yield self._passed([snapshot])
-                self._doubtful = False
+                if self._doubtful:
+                    # A doubt that comes up meanwhile is a new one.
+                    self._doubtful = False
+                    try:
+                        snapshot = await self._snapshot()
+                    except REDIS_FAULTS:
+                        self._doubtful = True
+                        raise
+                    if snapshot is not None:
+                        yield self._passed([snapshot])
                 async for batch in self._replay():
                     yield self._passed(batch)
                     if batch[-1].last or self._ended:

@@ -77,36 +77,41 @@ class LogResponse(EventSourceResponse):
                 # A body that ends well says that this was all: every SDK would take the cut for success.
                 connection.close()
                 await asyncio.wait([gone], timeout=CLOSE_S)
+                connection.abort()
         finally:
             self._hub.detach(self._reader)
             gone.cancel()
 
     async def _relay(self, send: Send) -> bool:
         """Send all batches; say whether the last event was among them."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        # Also when it is empty: the head leaves with it.
-        await send(_body(self._hello))
+        with self._hub.sending(self._reader):
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            # Also when it is empty: the head leaves with it.
+            await send(_body(self._hello))
         self._reader.outlet = self
         ended = False
         try:
             async with aclosing(self._reader.batches()) as batches:
                 async for batch in batches:
                     chunk = b"".join([self._frame(entry) for entry in batch]) if batch else self._ping_bytes
-                    if chunk:
-                        with self._hub.sending(self._reader):
-                            await self._connection.send(_body(chunk))
+                    # Also an empty one: a client that takes nothing is found by it.
+                    with self._hub.sending(self._reader):
+                        await self._connection.send(_body(chunk))
                     ended = bool(batch) and batch[-1].last
         except LogGone:
             pass
         if ended:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            with self._hub.sending(self._reader):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         return ended
 
     def deliver(self, batch: Batch) -> bool:
         return self._connection.send_now(_body(batch.chunk(self._frame)))
 
     def ping(self) -> bool:
-        return not self._ping_bytes or self._connection.send_now(_body(self._ping_bytes))
+        if not self._ping_bytes:
+            return self._connection.takes_more
+        return self._connection.send_now(_body(self._ping_bytes))
 
     async def _until_gone(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

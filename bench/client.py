@@ -1,6 +1,7 @@
 """The readers: bare sockets that parse no more than they must, so that what is measured is the server."""
 
 import asyncio
+import math
 import random
 import re
 import time
@@ -27,7 +28,8 @@ class Seen:
     events: int = 0
     """Events that brought tokens, and the last one."""
     end: str = ""
-    judged_from_ns: int = 0
+    judged_ns: tuple[float, float] = (0, math.inf)
+    """From when to when lags are kept."""
     lags_ns: list[int] = field(default_factory=list)
     """Provider's write to reader's socket, a number a token."""
 
@@ -117,7 +119,7 @@ class Line(asyncio.Protocol):
             if not seen.tokens:
                 seen.first_ns = now_ns
             seen.tokens += len(stamps)
-            if now_ns >= seen.judged_from_ns:
+            if seen.judged_ns[0] <= now_ns <= seen.judged_ns[1]:
                 seen.lags_ns += [now_ns - int(stamp) for stamp in stamps]
         seen.events += len(_EVENT.findall(data))
         end = _END.search(data)
@@ -184,18 +186,26 @@ async def read_provider(port: int, model: str, seen: Seen | None = None) -> Seen
 
 
 async def crowd(
-    read: Read, port: int, model: str, streams: int, over_s: float, seed: int = 1, *, judged_after_s: float = 0
+    read: Read,
+    port: int,
+    model: str,
+    streams: int,
+    over_s: float,
+    seed: int = 1,
+    *,
+    judged_s: tuple[float, float] = (0, math.inf),
 ) -> list[Seen]:
     """Read so many answers at once, each begun at its own moment of the first `over_s` seconds.
 
-    `judged_after_s`: lags are kept of what comes later than that.
+    `judged_s`: lags are kept of what comes between these two moments.
     """
     moments = random.Random(seed)
-    judged_from_ns = time.monotonic_ns() + int(judged_after_s * 1e9)
+    now_ns = time.monotonic_ns()
+    judged_ns = (now_ns + judged_s[0] * 1e9, now_ns + judged_s[1] * 1e9)
 
     async def one() -> Seen:
         await asyncio.sleep(moments.uniform(0, over_s))
-        return await read(port, model, Seen(judged_from_ns=judged_from_ns))
+        return await read(port, model, Seen(judged_ns=judged_ns))
 
     return await asyncio.gather(*[one() for _ in range(streams)])
 

@@ -20,6 +20,7 @@ from bench.clocks import cpu_s, resident_bytes
 ROOT: Final = Path(__file__).resolve().parent.parent
 START_S: Final = 30.0
 FILES: Final = 65_536
+NEEDED_FILES: Final = 6_000
 
 OURS: Final = ("api", "worker", "valkey")
 DIRECT: Final = ("direct",)
@@ -76,8 +77,9 @@ class Rig:
             argv = ["taskset", "-c", str(core), *argv]
         log = open(Path(self._folder.name) / f"{name}.log", "wb")  # noqa: SIM115 (the process keeps it)
         with log:
+            # In a folder of its own: nobody's `.env` has a say.
             self._processes[name] = subprocess.Popen(
-                argv, cwd=ROOT, env=self._environment(), stdout=log, stderr=subprocess.STDOUT
+                argv, cwd=self._folder.name, env=self._environment(), stdout=log, stderr=subprocess.STDOUT
             )
 
     def _argv(self, name: str) -> list[str]:
@@ -110,7 +112,12 @@ class Rig:
             "ANTHROPIC_API_KEY": "sk-bench",
             "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{self.ports['provider']}",
         }
-        return {**os.environ, "PYTHONUNBUFFERED": "1", **ours, **self._settings}
+        theirs = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("REJOIN_", "OPENAI_", "ANTHROPIC_")) and not name.lower().endswith("_proxy")
+        }
+        return {**theirs, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **ours, **self._settings}
 
     def log(self, name: str) -> str:
         return (Path(self._folder.name) / f"{name}.log").read_text(errors="replace")
@@ -141,9 +148,11 @@ def wait_for_port(port: int) -> None:
 
 
 def allow_files() -> None:
-    """Let this process and its children hold many sockets."""
+    """Let this process and its children hold many sockets; end with one line where the system does not."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if wanted < NEEDED_FILES:
+        sys.exit(f"bench: {NEEDED_FILES} open files are needed, the hard limit is {hard} (ulimit -Hn)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 

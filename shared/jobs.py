@@ -12,7 +12,7 @@ from shared.errors import JobLive, JobNotFound, QueueFull
 from shared.events import Answer, dump, load
 from shared.keys import ARQ_JOB, Keys
 from shared.queue import arq_payload
-from shared.redis import Multiplexer, Scripts
+from shared.redis import ConnectionError, Multiplexer, Scripts
 from shared.requests import JobRequest
 from shared.structured import reading
 
@@ -174,7 +174,13 @@ class Jobs:
         keys = self._keys
         names = [keys.job(job_id), keys.log(job_id), keys.queue]
         args = [job_id, keys.prefix, int(retention_s * 1000)]
-        reply = await self._scripts.run("cancel", names, args, again=True)
+        try:
+            reply = await self._scripts.run("cancel", names, args)
+        except ConnectionError:
+            reply = await self._scripts.run("cancel", names, args)
+            if reply == b"already_finished" and (await self.get(job_id)).status == "cancelled":
+                # By the first of the two, whose reply was lost.
+                reply = b"cancelled"
         if reply == b"unknown":
             raise JobNotFound
         outcome: CancelOutcome = reply.decode()

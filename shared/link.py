@@ -1,24 +1,52 @@
 """One connection to Redis as bytes in and replies out.
 
-redis-py opens it (URL, TLS, password, database) and hiredis takes the replies apart; between the two this is a
-protocol of its own. redis-py's way of reading wakes a task, arms a time-out and passes six layers a reply: with it,
-a command cost its process 150–200 µs, and messages were a fifth of an API process' time.
+redis-py reads the URL and makes the TLS context, hiredis takes replies apart; between the two this is a protocol of its
+own. redis-py's way of reading wakes a task, arms a time-out and passes six layers a reply: with it, a command cost its
+process 150–200 µs, and messages were a fifth of an API process' time.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, Final
 
 import hiredis
 from redis import exceptions as errors
-from redis.asyncio import BlockingConnectionPool, Connection
-from redis.exceptions import ConnectionError, DataError, NoScriptError, ReadOnlyError, ResponseError
+from redis.asyncio.connection import RedisSSLContext, SSLConnection, parse_url
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,
+    DataError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 from shared.clock import mono_s
 
 CONNECT_TIMEOUT_S: Final = 0.5
+"""For the connection, and once more for what is said on it first."""
 
-_ERRORS: Final = {"NOSCRIPT": NoScriptError, "READONLY": ReadOnlyError, "LOADING": ConnectionError}
+_ERRORS: Final = {"NOSCRIPT": NoScriptError, "READONLY": ReadOnlyError, "LOADING": BusyLoadingError}
+
+
+def _introduction(where: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return what is said first on a connection."""
+    said: list[tuple[Any, ...]] = []
+    if where.get("password") is not None:
+        user = (where["username"],) if where.get("username") else ()
+        said.append(("AUTH", *user, where["password"]))
+    if where.get("db"):
+        said.append(("SELECT", where["db"]))
+    return said
+
+
+def _tls(where: dict[str, Any]) -> Any:
+    """Return the TLS context of a `rediss:` URL, made from its `ssl_…` parameters; None for another one."""
+    if where.get("connection_class") is not SSLConnection:
+        return None
+    asked = {name.removeprefix("ssl_"): value for name, value in where.items() if name.startswith("ssl_")}
+    return RedisSSLContext(**{"cert_reqs": "required", **asked}).get()
 
 
 def _error(message: str) -> Exception:
@@ -36,30 +64,45 @@ class Link(asyncio.Protocol):
         self._replies = hiredis.Reader(replyError=_error)
         self._loop = asyncio.get_running_loop()
         self._outbox: list[bytes] = []
-        self._writer: Any = None
         self._transport: Any = None
 
     @classmethod
     async def to(cls, url: str, on_reply: Callable[[Any], None], on_lost: Callable[[Exception], None]) -> "Link":
-        """Connect, or raise one of redis-py's errors."""
-        options = {} if url.startswith("unix:") else {"socket_keepalive": True}
-        timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": CONNECT_TIMEOUT_S}
-        pool: BlockingConnectionPool = BlockingConnectionPool.from_url(url, **timeouts, **options)
-        connection: Connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        """Connect, name ourselves and choose the database; raise one of redis-py's errors when that fails."""
+        where: dict[str, Any] = dict(parse_url(url))
+        said: asyncio.Queue[Any] = asyncio.Queue()
+        link = cls(said.put_nowait, said.put_nowait)
         try:
-            async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
-                await connection.connect()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await link._connect(where)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                for command in _introduction(where):
+                    link.send(command)
+                    if isinstance(reply := await said.get(), Exception):
+                        raise reply
         except TimeoutError as error:
-            await connection.disconnect(nowait=True)
             raise errors.TimeoutError("Redis does not answer") from error
-        link = cls(on_reply, on_lost)
-        # Every reply to the handshake has been read: nothing is left in the stream that had the connection so far. It
-        # is kept all the same: it would close the connection on its way out.
-        link._writer, connection._writer, connection._reader = connection._writer, None, None
-        link._transport = link._writer.transport
-        link._transport.set_protocol(link)
-        link.open = True
-        return link
+        except OSError as error:
+            raise ConnectionError(f"cannot connect ({type(error).__name__})") from error
+        else:
+            link._on_reply, link._on_lost = on_reply, on_lost
+            if not link.open:
+                raise ConnectionError("lost as soon as it was there")
+            return link
+        finally:
+            if link._on_reply is not on_reply:
+                link.close()
+
+    async def _connect(self, where: dict[str, Any]) -> None:
+        if (path := where.get("path")) is not None:
+            await self._loop.create_unix_connection(lambda: self, path)
+            return
+        host, port = where.get("host", "127.0.0.1"), where.get("port", 6379)
+        tls = _tls(where)
+        name = host if tls is not None else None
+        await self._loop.create_connection(lambda: self, host, port, ssl=tls, server_hostname=name)
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def send(self, command: tuple[Any, ...]) -> None:
         """Send a command, with all others of this turn of the loop; raise DataError for what no command can carry."""
@@ -78,6 +121,10 @@ class Link(asyncio.Protocol):
 
     def close(self, why: str = "closed here") -> None:
         self._lose(ConnectionError(why))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self.open = True
 
     def data_received(self, data: bytes) -> None:
         self.heard_s = mono_s()

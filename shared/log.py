@@ -17,6 +17,7 @@ class Append(NamedTuple):
     """Events on their way into one log, behind each other."""
 
     job_id: str
+    worker: str
     first: EventId
     before: int
     """Entries that the log holds when all before the first of these are there."""
@@ -38,8 +39,8 @@ class Log:
         A log refuses an attempt as soon as a newer one or an end is in it. May be repeated.
         """
         args: list[str | bytes | int] = [self._keys.prefix]
-        for job_id, first, before, events in appends:
-            args += (job_id, first.attempt, first.seq, before, len(events))
+        for job_id, worker, first, before, events in appends:
+            args += (job_id, worker, first.attempt, first.seq, before, len(events))
             for event in events:
                 args += event
         keys = [self._keys.log(append.job_id) for append in appends]

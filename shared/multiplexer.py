@@ -6,16 +6,23 @@ cancelled commands left their replies on pooled connections).
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
 
 from shared.clock import mono_s
 from shared.link import Link
 
+MOVED: Final = (ReadOnlyError, BusyLoadingError)
+"""What a server says that was the primary, or is not ready to be."""
+
 
 class Multiplexer:
-    """Connects with the first command, and again after a loss. Every wait is bounded by `timeout_s`."""
+    """Connects with the first command, and again after a loss.
+
+    A server that says nothing for `timeout_s` while it owes an answer is taken for lost. One that talks, slowly, is
+    not: who may not wait for it bounds that himself (`api.deadline`).
+    """
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self._url = url
@@ -81,15 +88,19 @@ class Multiplexer:
             return
         if isinstance(reply, Exception):
             waiting.set_exception(reply)
+            if isinstance(reply, MOVED):
+                # It is no primary any more, or not one yet: the next command finds out who is.
+                asyncio.get_running_loop().call_soon(self.drop)
         else:
             waiting.set_result(reply)
 
     def _lost(self, error: Exception) -> None:
+        """Fail everything that waits, each with an error of its own: a traceback belongs to one task."""
         self._link = None
         pending, self._pending = self._pending, deque()
         for waiting, _ in pending:
             if not waiting.done():
-                waiting.set_exception(error)
+                waiting.set_exception(type(error)(*error.args))
                 # Whoever it was for may have left.
                 waiting.exception()
 
@@ -105,10 +116,6 @@ class Multiplexer:
         if silent_s < self._timeout_s:
             self._watch(self._timeout_s - silent_s)
             return
-        link, pending = self._link, self._pending
-        self._link, self._pending = None, deque()
-        for waiting, _ in pending:
-            if not waiting.done():
-                waiting.set_exception(TimeoutError("Redis does not answer"))
-                waiting.exception()
+        link = self._link
+        self._lost(TimeoutError("Redis does not answer"))
         link.close()

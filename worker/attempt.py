@@ -114,6 +114,7 @@ class Attempt:
         self.request = request
         self.log: AttemptLog = writer.open(
             claim.job_id,
+            claim.worker,
             claim.attempt,
             claim.log_length,
             on_refused=lambda: self.stop(Stop.LOST),

@@ -243,7 +243,8 @@ class Workshop:
         ending = attempt.ending(outcome, lambda usage: self._prices.cost_usd(request.provider, request.model, usage))
         last = log.close(ending.event, ending.data)
         retention_s = self.settings.retention_s
-        await self._insist(lambda: self._ends.finish(claim, ending.status, last, ending.record, retention_s))
+        if not await self._insist(lambda: self._ends.finish(claim, ending.status, last, ending.record, retention_s)):
+            logger.warning("job %s attempt %d ended %s elsewhere", claim.job_id, claim.attempt, ending.status)
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until Redis has answered; every state change may be repeated."""

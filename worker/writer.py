@@ -14,7 +14,7 @@ from typing import Final
 from shared.clock import mono_s
 from shared.events import REASONING, TOKEN, TOOL_CALL, EventId, dump, text_data
 from shared.log import Append, Log
-from shared.redis import REDIS_FAULTS, is_full
+from shared.redis import REDIS_FAULTS, DataError, is_full
 from worker.text import Surrogates
 
 logger = logging.getLogger(__name__)
@@ -65,12 +65,14 @@ class AttemptLog:
         self,
         writer: "Writer",
         job_id: str,
+        worker: str,
         attempt: int,
         length: int,
         on_refused: Callable[[], None],
         on_full: Callable[[], None],
     ) -> None:
         self.job_id = job_id
+        self.worker = worker
         self.attempt = attempt
         self.characters = 0
         """Text and reasoning so far: the estimate of a usage that the provider never sent."""
@@ -86,6 +88,7 @@ class AttemptLog:
         self._surrogates = Surrogates()
         self._waiting = False
         """Whether the writer knows of what is pending here."""
+        self._noted = 0
 
     @property
     def started(self) -> bool:
@@ -130,7 +133,14 @@ class AttemptLog:
 
     def _note(self, characters: int) -> None:
         self.characters += characters
-        self._writer.pending += characters
+        if not self.refused:
+            self._noted += characters
+            self._writer.pending += characters
+
+    def _forget(self) -> None:
+        """Give back what was noted with the writer."""
+        self._writer.give_back(self._noted)
+        self._noted = 0
 
     def _close_text(self, *, whole: bool = True) -> None:
         """Turn the pieces into one event; half a surrogate pair waits for the next one unless it is `whole`."""
@@ -148,6 +158,7 @@ class AttemptLog:
     def take(self, *, whole: bool) -> Append | None:
         """Return what is pending, and forget it; None when it is nothing."""
         self._waiting = False
+        self._forget()
         if self._event:
             self._close_text(whole=whole)
         if not self._closed:
@@ -156,11 +167,12 @@ class AttemptLog:
 
     def close(self, event: str, data: bytes) -> Append:
         """Return what is pending and, behind it, the last event."""
+        self._forget()
         self._close_text()
         return self._append([*self._closed, (event, data)])
 
     def _append(self, events: list[tuple[str, bytes]]) -> Append:
-        append = Append(self.job_id, EventId(self.attempt, self._seq), self._opening + self._seq, events)
+        append = Append(self.job_id, self.worker, EventId(self.attempt, self._seq), self._opening + self._seq, events)
         self._seq += len(events)
         self._closed = []
         return append
@@ -168,6 +180,9 @@ class AttemptLog:
     def give_up(self, taken: Append) -> None:
         """Forget what is pending, and what was taken and could not be stored."""
         self._seq = taken.first.seq
+        self._forget()
+        self._event = ""
+        self._surrogates.rest()
         self._parts.clear()
         self._closed.clear()
         self.refused = True
@@ -177,6 +192,7 @@ class AttemptLog:
         """Learn that the log belongs to a newer attempt or has ended."""
         if not self.refused:
             self.refused = True
+            self._forget()
             self._on_refused()
 
 
@@ -211,6 +227,7 @@ class Writer:
     def open(
         self,
         job_id: str,
+        worker: str,
         attempt: int,
         length: int,
         on_refused: Callable[[], None],
@@ -220,7 +237,7 @@ class Writer:
 
         `on_refused`: it belongs to somebody else. `on_full`: the server has had no memory for it for a while.
         """
-        return AttemptLog(self, job_id, attempt, length, on_refused, on_full)
+        return AttemptLog(self, job_id, worker, attempt, length, on_refused, on_full)
 
     @property
     def full(self) -> bool:
@@ -249,6 +266,12 @@ class Writer:
         while self._appending is not None:
             await asyncio.wait([self._appending])
         self._dirty.pop(log, None)
+
+    def give_back(self, characters: int) -> None:
+        """Learn that so much is no longer pending."""
+        self.pending -= characters
+        if self.pending <= MAX_PENDING:
+            self._room.set()
 
     async def run(self) -> None:
         """Append what is pending, at most once a tick, until cancelled."""
@@ -280,7 +303,6 @@ class Writer:
 
     async def _append_pending(self) -> None:
         dirty, self._dirty = self._dirty, {}
-        self.pending = 0
         logs, appends = [], []
         for log in dirty:
             if (append := log.take(whole=False)) is not None:
@@ -288,7 +310,6 @@ class Writer:
                 appends.append(append)
         self._appended = len(appends)
         if not appends:
-            self._room.set()
             return
         self._appending = asyncio.get_running_loop().create_future()
         try:
@@ -300,7 +321,6 @@ class Writer:
         finally:
             self._appending.set_result(None)
             self._appending = None
-            self._room.set()
         for log, done in zip(logs, results, strict=True):
             if not done:
                 log.refuse()
@@ -312,6 +332,11 @@ class Writer:
         while True:
             try:
                 return await self._log.append(appends)
+            except DataError:
+                if len(appends) == 1:
+                    return [False]
+                # One of them cannot be sent, whatever is tried: the others must not wait for it.
+                return [done for append in appends for done in await self._append([append])]
             except REDIS_FAULTS as error:
                 logger.warning("the events of %d jobs wait for Redis (%s)", len(appends), type(error).__name__)
                 if is_full(error) and mono_s() > patience_s:

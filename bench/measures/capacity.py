@@ -11,10 +11,14 @@ from bench.rig import DIRECT, OURS, Rig, settle
 
 LIMIT_MS: Final = 100
 TOKENS: Final = 350
+PACE_S: Final = 0.02
 BEGIN_OVER_S: Final = 4.0
-"""Behind this, and half a second, lags are judged: while all streams run and none begins."""
-STEP: Final = {"direct": 20, "ours": 40}
-MOST: Final = 600
+"""Behind this, and half a second, lags are judged, until the first stream ends: while all run."""
+FIRST: Final = {"direct": 20, "ours": 80}
+STEP: Final = 1.25
+"""Each try has a quarter more streams than the one before, on both sides: the ratio is that coarse."""
+
+MOST: Final = 700
 
 
 async def measure(progress: Callable[[float, str], None]) -> Measured:
@@ -31,7 +35,7 @@ async def measure(progress: Callable[[float, str], None]) -> Measured:
         for side, (read, name, parts) in sides.items():
             held[side] = 0
             points: list[tuple[int, float]] = []
-            streams = STEP[side]
+            streams = FIRST[side]
             misses = 0
             while streams <= MOST and misses < 2:
                 progress(min(0.99, len(points) / 8 / 2 + (side == "ours") / 2), f"{side}, {streams} streams")
@@ -44,14 +48,14 @@ async def measure(progress: Callable[[float, str], None]) -> Measured:
                         model(TOKENS, 20),
                         streams,
                         BEGIN_OVER_S,
-                        judged_after_s=BEGIN_OVER_S + 0.5,
+                        judged_s=(BEGIN_OVER_S + 0.5, TOKENS * PACE_S),
                     )
                 p99 = percentile(lags_ms(seen), 0.99)
                 points.append((streams, p99))
                 misses = misses + 1 if p99 > LIMIT_MS else 0
                 if p99 <= LIMIT_MS:
                     held[side] = streams
-                streams += STEP[side]
+                streams = round(streams * STEP)
             series[side] = points
     finally:
         os.sched_setaffinity(0, everywhere)

@@ -14,8 +14,11 @@ PACE_MS: Final = 20
 ROUNDS: Final = {1: 3, 10: 2, 50: 2, 100: 1, 150: 1}
 """Streams at once, and how often each side has its turn."""
 
+JUDGED: Final = 50
 GOALS: Final = {1: 1.5, 10: 0.6, 50: 0.3}
 BEGIN_OVER_S: Final = 1.0
+AFTERMATH_S: Final = 13.0
+"""Longer than the ten seconds after which ended logs are compacted."""
 
 
 async def measure(progress: Callable[[float, str], None]) -> Measured:
@@ -40,6 +43,17 @@ async def measure(progress: Callable[[float, str], None]) -> Measured:
                 used[part][streams] += rig.cpu_s([part]) - before[part]
             tokens[side][streams] += sum(one.tokens for one in seen)
 
+        progress(0.95, "what is left to do behind the answers")
+        await settle(AFTERMATH_S)
+        before_s = rig.cpu_s(OURS)
+        await settle(AFTERMATH_S)
+        at_rest_s = rig.cpu_s(OURS) - before_s
+        seen = await crowd(read_ours, rig.ports["api"], model(TOKENS, PACE_MS), JUDGED, BEGIN_OVER_S)
+        await settle()
+        before_s = rig.cpu_s(OURS)
+        await settle(AFTERMATH_S)
+        later_us = (rig.cpu_s(OURS) - before_s - at_rest_s) / sum(one.tokens for one in seen) * 1e6
+
     def per_token_us(side: str, streams: int) -> float:
         parts = sides[side][2]
         return sum(used[part][streams] for part in parts) / tokens[side][streams] * 1e6
@@ -56,6 +70,7 @@ async def measure(progress: Callable[[float, str], None]) -> Measured:
                 note=f"{ours:.0f} against {direct:.0f} µs",
             )
         )
+    figures.append(Figure("compaction, ten seconds behind the end: CPU a token", max(0.0, later_us), "µs"))
     series = {
         "streams": list(ROUNDS),
         **{side: [per_token_us(side, streams) for streams in ROUNDS] for side in sides},

@@ -1,12 +1,15 @@
--- Append events to many logs in one step.
+-- Append events to many logs in one step; each has to be the worker's that its job is in the hands of.
 -- KEYS: the logs, each once
--- ARGV: key prefix, then per log: job id, attempt, seq of the first event, entries before it, number of events,
+-- ARGV: key prefix, then per log: job id, worker, attempt, seq of the first event, entries before it, number of events,
 --       then per event: name, data
 -- Returns one number a log: 1 all of them appended, 0 refused.
 local results, at = {}, 2
 for i, log in ipairs(KEYS) do
-  local seq, length, count = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-  results[i] = append(ARGV[1] .. ':job:' .. ARGV[at], log, ARGV[at + 1], seq, length, at + 5, count) and 1 or 0
-  at = at + 5 + 2 * count
+  local job, count = ARGV[1] .. ':job:' .. ARGV[at], tonumber(ARGV[at + 5])
+  -- Whoever requeues or ends a job that is not his takes it out of its holder's hands first.
+  local ok = redis.call('HGET', job, 'worker') == ARGV[at + 1]
+    and append(job, log, ARGV[at + 2], tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), at + 6, count)
+  results[i] = ok and 1 or 0
+  at = at + 6 + 2 * count
 end
 return results

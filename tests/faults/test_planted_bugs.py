@@ -103,7 +103,8 @@ def fence_off(monkeypatch: pytest.MonkeyPatch) -> None:
             if not done and last is not None:
                 free = EventId(last.id.attempt, last.id.seq + 1)
                 length = await self._redis.read("XLEN", self._keys.log(given.job_id))
-                await append(self, [given._replace(first=free, before=length)])
+                holder = await self._redis.read("HGET", self._keys.job(given.job_id), "worker") or b""
+                await append(self, [given._replace(worker=holder.decode(), first=free, before=length)])
         return [True] * len(appends)
 
     monkeypatch.setattr(Log, "append", unfenced)

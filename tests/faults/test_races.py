@@ -79,7 +79,9 @@ class Job:
     def _next(self, claim: Claim, event: str, data: bytes) -> Append:
         """Return what a claim's holder, or who was it once, writes behind its last token."""
         written = self.written[claim.worker]
-        return Append(self.id, EventId(claim.attempt, written + 1), claim.log_length + written, [(event, data)])
+        return Append(
+            self.id, claim.worker, EventId(claim.attempt, written + 1), claim.log_length + written, [(event, data)]
+        )
 
     async def release(self, worker: str) -> None:
         if claim := self.claims.get(worker):

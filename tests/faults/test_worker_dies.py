@@ -226,5 +226,5 @@ async def test_two_reapers_at_once_requeue_each_job_once(quick: Stack) -> None:
     jobs = Jobs(quick.commands, scripts, quick.keys)
     assert {(await jobs.get(job_id)).status for job_id in scene.record.accepted} == {"queued"}
     await queue.register("ghost", 60)
-    late = Append(claims[0].job_id, EventId(claims[0].attempt, 1), claims[0].log_length, [("completed", b"{}")])
+    late = Append(claims[0].job_id, "w", EventId(claims[0].attempt, 1), claims[0].log_length, [("completed", b"{}")])
     assert not await queue.finish(claims[0], "completed", late, {}, 60), "the dead worker's word does not count"

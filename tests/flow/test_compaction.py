@@ -87,7 +87,7 @@ async def test_short_logs_stay_as_they_are(bare: Stack) -> None:
     cancelled = await client.submit()
     await client.cancel(cancelled)
     await bare.worker()
-    bare.provider.script("m", HttpError(500))
+    bare.provider.script("m", HttpError(400))
     failed = await client.submit()
     events = await client.all_events(failed)
     await compact(bare)

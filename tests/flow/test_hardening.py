@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import time
 from functools import partial
 
@@ -181,7 +182,9 @@ async def test_a_log_that_has_lost_its_last_writes_is_never_continued_in_silence
     (claim,) = (await queue.claim("w", 1, 60)).claims
 
     async def write(seq: int, piece: str) -> None:
-        token = Append(job_id, EventId(1, seq), claim.log_length + seq - 1, [("token", dump({"text": piece}))])
+        token = Append(
+            job_id, claim.worker, EventId(1, seq), claim.log_length + seq - 1, [("token", dump({"text": piece}))]
+        )
         assert await log.append([token]) == [True]
 
     await write(1, "kept ")
@@ -280,3 +283,100 @@ async def test_every_route_says_within_a_second_that_redis_hangs(bare: Stack) ->
         assert (await client.http.get("/livez")).status_code == 200
     finally:
         server.send_signal(signal.SIGCONT)
+
+
+async def raw_get(url: str, *paths: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send requests behind each other on one connection, without waiting for an answer."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for path in paths:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    return reader, writer
+
+
+async def test_who_pipelines_and_leaves_takes_nobody_with_him(bare: Stack) -> None:
+    """uvicorn then watches the second request: only the transport knows that the first one's client is gone."""
+    bare.configure(heartbeat_s=0.4)
+    await bare.worker()
+    api = await bare.api()
+    client = bare.client()
+    gates = [bare.provider.gate() for _ in range(2)]
+    for name, gate in zip("ab", gates, strict=True):
+        bare.provider.script(name, Text("one "), Wait(gate), Text("two "), Silence())
+    jobs = [await client.submit(name) for name in "ab"]
+    hub = api.app.state.rejoin.hub
+    for job_id in jobs:
+        reader, writer = await raw_get(api.url, f"/v1/jobs/{job_id}/events", "/livez")
+        await reader.readuntil(b"one ")
+        writer.transport.abort()
+    streams = [client.events(job_id) for job_id in jobs]
+    for stream in streams:
+        assert [(await anext(stream)).event for _ in range(3)] == ["queued", "started", "token"]
+    for gate in gates:
+        gate.open()
+    for stream in streams:
+        async with asyncio.timeout(3):
+            assert (await anext(stream)).data["text"] == "two "
+    reader, writer = await raw_get(api.url, f"/v1/jobs/{jobs[0]}/events")
+    async with asyncio.timeout(3):
+        for _ in range(4):
+            await reader.readuntil(b": ping\n")
+    assert not hub._beats.done()
+    writer.close()
+
+
+async def test_a_client_that_stops_reading_at_the_end_is_cut_off_too(
+    stack: Stack, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.hub.STALL_S", 0.2)
+    monkeypatch.setattr("api.hub.TICK_S", 0.05)
+    stack.provider.script("m", *[Text("x" * 200_000) for _ in range(12)])
+    job_id = await client.submit()
+    await client.all_events(job_id)
+    hub = stack.apis[0].app.state.rejoin.hub
+    await eventually(lambda: hub.open_streams == 0)
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.connect(("127.0.0.1", int(stack.url.rsplit(":", 1)[1])))
+    narrow.sendall(f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await eventually(lambda: hub.open_streams == 1)
+    await eventually(lambda: hub.open_streams == 0, 10)
+    narrow.close()
+
+
+async def test_nothing_is_appended_behind_an_end_that_was_written_over_lost_events(bare: Stack) -> None:
+    """Redis came back without the last event, and somebody else has ended the job: the length is right again."""
+    await bare.api()
+    client = bare.client()
+    job_id = await client.submit(on_worker_lost="fail")
+    scripts = Scripts(bare.commands)
+    queue, log = Queue(bare.commands, scripts, bare.keys), Log(bare.commands, scripts, bare.keys)
+    await queue.register("w", 60)
+    (claim,) = (await queue.claim("w", 1, 60)).claims
+
+    def token(seq: int) -> Append:
+        return Append(job_id, "w", EventId(1, seq), claim.log_length + seq - 1, [("token", b'{"text":"a"}')])
+
+    assert await log.append([token(1)]) == [True]
+    older = await bare.redis.dump(bare.keys.log(job_id))
+    assert await log.append([token(2)]) == [True]
+    await bare.redis.restore(bare.keys.log(job_id), 60_000, older, replace=True)
+    await bare.redis.zadd(bare.keys.leases, {"w": 1})
+    await queue.reap(1, 60, 2**50)
+    assert await log.append([token(3)]) == [False]
+    events = await client.all_events(job_id)
+    assert [event.event for event in events] == ["queued", "started", "token", "failed"]
+
+
+async def test_a_provider_held_for_want_of_room_is_read_again_when_there_is_room(
+    stack: Stack, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What attempts have left pending when they end is given back; nobody stays held who need not be."""
+    writer = stack.workers[0].worker.workshop._writer
+    monkeypatch.setattr("worker.writer.MAX_PENDING", 1_000)
+    stack.provider.script("m", *[Text("x" * 900) for _ in range(20)])
+    jobs = [await client.submit() for _ in range(8)]
+    for job_id in jobs:
+        assert len(text(await client.all_events(job_id))) == 18_000
+    assert writer.pending == 0
+    assert not writer.full

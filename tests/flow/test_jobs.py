@@ -30,9 +30,9 @@ async def test_a_job_can_be_read_at_every_moment(stack: Stack, client: Client) -
     await client.until(job_id, "token")
     job = await client.job(job_id)
     assert set(job) == {
-        "id", "status", "provider", "model", "text", "reasoning", "tool_calls", "parsed", "finish_reason", "usage",
-        "cost_usd", "attempts", "error", "created_at", "started_at", "first_token_at", "finished_at", "metadata",
-        "events_url",
+        "id", "status", "provider", "model", "text", "reasoning", "reasoning_blocks", "tool_calls", "parsed",
+        "finish_reason", "usage", "cost_usd", "attempts", "error", "created_at", "started_at", "first_token_at",
+        "finished_at", "metadata", "events_url",
     }  # fmt: skip
     assert (job["status"], job["text"], job["attempts"]) == ("running", "Hel", 1)
     assert job["metadata"] == {"chat": "42"}

@@ -438,7 +438,7 @@ async def test_what_comes_in_one_turn_is_written_at_once(bare: Stack, monkeypatc
     await eventually(lambda: all(reader._parked for reader in hub_of(bare)._watches[job_id].readers))
     messages.clear()
     appends = [
-        Append(job_id, EventId(1, seq), claim.log_length + seq - 1, [("token", text_data(f"{seq} "))])
+        Append(job_id, claim.worker, EventId(1, seq), claim.log_length + seq - 1, [("token", text_data(f"{seq} "))])
         for seq in range(1, 6)
     ]
     assert await asyncio.gather(*[log.append([append]) for append in appends]) == [[True]] * 5

@@ -171,7 +171,7 @@ async def _ghost_attempt(stack: Stack, job_id: str, *pieces: str) -> None:
     assert claim.job_id == job_id
     for seq, piece in enumerate(pieces, 1):
         before = claim.log_length + seq - 1
-        token = Append(job_id, EventId(claim.attempt, seq), before, [("token", dump({"text": piece}))])
+        token = Append(job_id, claim.worker, EventId(claim.attempt, seq), before, [("token", dump({"text": piece}))])
         assert await log.append([token]) == [True]
 
 
@@ -240,7 +240,7 @@ async def test_a_newer_attempt_fences_the_older_one_in_the_log_itself(bare: Stac
     queue = await _queue(bare)
     (first,) = await _claim(queue, "one", 60)
     log = Log(bare.commands, Scripts(bare.commands), bare.keys)
-    hello = Append(job_id, EventId(1, 1), first.log_length, [("token", b'{"text":"a"}')])
+    hello = Append(job_id, first.worker, EventId(1, 1), first.log_length, [("token", b'{"text":"a"}')])
     assert await log.append([hello]) == [True]
     assert await log.append([hello]) == [True], "a repeat after a lost reply is success"
     other = hello._replace(events=[("token", b'{"text":"b"}')])
@@ -249,12 +249,12 @@ async def test_a_newer_attempt_fences_the_older_one_in_the_log_itself(bare: Stac
     (second,) = await _claim(queue, "two", 60)
     assert second.attempt == 2
     zombie = [("token", b'{"text":"zombie"}')] * 2
-    late = Append(job_id, EventId(1, 2), first.log_length + 1, zombie)
+    late = Append(job_id, first.worker, EventId(1, 2), first.log_length + 1, zombie)
     for before in range(second.log_length + 2):
         assert await log.append([late._replace(before=before)]) == [False], "whatever it believes the log to hold"
     end = [("completed", b"{}")]
     assert not await queue.finish(first, "completed", late._replace(events=end), {}, 60)
-    last = Append(job_id, EventId(2, 1), second.log_length, end)
+    last = Append(job_id, second.worker, EventId(2, 1), second.log_length, end)
     assert await queue.finish(second, "completed", last, {}, 60)
     assert await queue.finish(second, "completed", last, {}, 60)
     assert [event.event for event in await client.all_events(job_id)][-2:] == ["restarted", "completed"]

@@ -74,7 +74,7 @@ async def drained(log: Recorder, job_id: str, text: str) -> None:
 
 
 async def test_the_first_token_goes_out_at_once_and_the_next_ones_together(writer: Writer, log: Recorder) -> None:
-    attempt = writer.open("a", 1, 2, lambda: None)
+    attempt = writer.open("a", "w", 1, 2, lambda: None)
     attempt.text("first")
     await drained(log, "a", "first")
     for piece in (" second", " third", " fourth"):
@@ -86,7 +86,7 @@ async def test_the_first_token_goes_out_at_once_and_the_next_ones_together(write
 
 
 async def test_another_attempts_first_token_does_not_wait_for_the_tick(writer: Writer, log: Recorder) -> None:
-    one, other = writer.open("a", 1, 2, lambda: None), writer.open("b", 1, 2, lambda: None)
+    one, other = writer.open("a", "w", 1, 2, lambda: None), writer.open("b", "w", 1, 2, lambda: None)
     one.text("x")
     await drained(log, "a", "x")
     loop = asyncio.get_running_loop()
@@ -98,7 +98,7 @@ async def test_another_attempts_first_token_does_not_wait_for_the_tick(writer: W
 
 
 async def test_events_keep_their_order_and_kinds(writer: Writer, log: Recorder) -> None:
-    attempt = writer.open("a", 3, 9, lambda: None)
+    attempt = writer.open("a", "w", 3, 9, lambda: None)
     attempt.reasoning("hm")
     attempt.text("a")
     attempt.text("b")
@@ -116,7 +116,7 @@ async def test_events_keep_their_order_and_kinds(writer: Writer, log: Recorder) 
 async def test_a_refused_attempt_is_told_once_and_writes_no_more(writer: Writer, log: Recorder) -> None:
     told: list[bool] = []
     refused = asyncio.Event()
-    attempt = writer.open("a", 1, 2, lambda: (told.append(True), refused.set()))  # type: ignore[arg-type, func-returns-value]
+    attempt = writer.open("a", "w", 1, 2, lambda: (told.append(True), refused.set()))  # type: ignore[arg-type, func-returns-value]
     log.refuse.add("a")
     attempt.text("x")
     async with asyncio.timeout(3):
@@ -128,7 +128,7 @@ async def test_a_refused_attempt_is_told_once_and_writes_no_more(writer: Writer,
 
 
 async def test_what_comes_while_redis_is_away_is_kept_and_bounded(writer: Writer, log: Recorder) -> None:
-    attempt = writer.open("a", 1, 2, lambda: None)
+    attempt = writer.open("a", "w", 1, 2, lambda: None)
     log.away.set()
     attempt.text("x")
     await log.asked()
@@ -141,7 +141,7 @@ async def test_what_comes_while_redis_is_away_is_kept_and_bounded(writer: Writer
 
 
 async def test_settling_waits_for_what_is_on_its_way(writer: Writer, log: Recorder) -> None:
-    attempt = writer.open("a", 1, 2, lambda: None)
+    attempt = writer.open("a", "w", 1, 2, lambda: None)
     log.away.set()
     attempt.text("x")
     await log.asked()

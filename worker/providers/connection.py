@@ -11,13 +11,20 @@ from typing import Any, Final, NamedTuple
 import httpx2
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from shared.clock import mono_s
+
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_EARLY_BYTES: Final = 256 * 1024
 """Of a body that nobody takes yet; beyond it the connection is not read."""
 
 
+STALE_S: Final = 1.0
+"""A kept-alive connection that is closed later than that behind a request was not closed for being idle: the request
+may have been worked on, and is not to be repeated."""
+
+
 class StaleConnection(httpx2.ConnectError):
-    """A kept-alive connection was closed under a request that got no byte of an answer: repeating it is safe."""
+    """A kept-alive connection was closed at the moment of its reuse: no byte of an answer came; ask again."""
 
 
 class Head(NamedTuple):
@@ -103,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._answer: Answer | None = None
         self._used = False
         self._heard = False
+        self._asked_s = 0.0
         self._begin()
 
     def _begin(self) -> None:
@@ -114,6 +122,7 @@ class Connection(asyncio.Protocol):
         """Send a request; the answer comes by itself."""
         assert self.idle
         self.idle = self._heard = False
+        self._asked_s = mono_s()
         self._begin()
         self._answer = answer = Answer(self)
         self._transport.write(request)
@@ -169,7 +178,7 @@ class Connection(asyncio.Protocol):
             # A body without a length ends with its connection.
             self._answer = None
             answer.end()
-        elif self._used and not self._heard:
+        elif self._used and not self._heard and mono_s() - self._asked_s < STALE_S:
             self.fail(StaleConnection("closed while idle"))
         else:
             self.fail(httpx2.ReadError("connection lost"))
@@ -205,8 +214,9 @@ class Connection(asyncio.Protocol):
         try:
             take(data)
         except Exception as error:
-            answer.fail(error)
             self.fail(error)
+            # (Which no longer knows the answer when all of it has come.)
+            answer.fail(error)
 
     def on_message_complete(self) -> None:
         answer = self._answer

@@ -63,8 +63,10 @@ async def _listen(response: httpx2.Response, sink: Sink, take: Callable[[ServerS
     answer.pour(chunk)
     while not (done or (answer.whole and answer.error is None)):
         await answer.turn()
-        if sink.full and not done:
-            await sink.room()
+        if not done:
+            # It may have been held, and the sink emptied since.
+            if sink.full:
+                await sink.room()
             answer.go_on()
     if not answer.whole:
         answer.go_on()

@@ -25,6 +25,7 @@ class SseDecoder:
         self._tail = b""
         self._event = b""
         self._data: list[bytes] = []
+        self._data_bytes = 0
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Return the events that this chunk completes."""
@@ -49,11 +50,14 @@ class SseDecoder:
         value = value.removeprefix(b" ")
         if field == b"data":
             self._data.append(value)
+            self._data_bytes += len(value)
+            if self._data_bytes > MAX_EVENT_BYTES:
+                raise EventTooLarge
         elif field == b"event":
             self._event = value
         return None
 
     def _dispatch(self) -> ServerSentEvent | None:
         event, data = self._event, self._data
-        self._event, self._data = b"", []
+        self._event, self._data, self._data_bytes = b"", [], 0
         return ServerSentEvent(event, data[0] if len(data) == 1 else b"\n".join(data)) if data else None

@@ -42,7 +42,7 @@ class Transport(httpx2.AsyncBaseTransport):
         try:
             head = await answer.head
         except BaseException:
-            answer.close()
+            connection.abort()
             raise
         return httpx2.Response(
             head.status,
