@@ -28,7 +28,7 @@ CALM_TICK_S: Final = 0.016
 CALM: Final = 8
 """Streams in an append up to which the worker counts as calm."""
 
-BUSY: Final = 64
+BUSY: Final = 80
 """Streams in an append from which on ticks grow with their number: what takes longer is to be done less often."""
 
 LONGEST_TICK_S: Final = 0.04
