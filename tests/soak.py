@@ -39,6 +39,9 @@ QUIET_S = 40.0
 """How long everything may take to end once nothing fails any more."""
 
 WORKERS, APIS = 3, 2
+TRIES = 40
+"""How often one thing is asked before it is given up."""
+
 MAX_RSS_MB = 250
 MAX_GROWTH_MB = 40
 """A round's growth of a process that lived through it: caches fill, nothing piles up."""
@@ -189,12 +192,17 @@ class Soak:
 
     async def _job(self, plan: Plan, round_: int) -> None:
         choose, scene = random.Random(plan.number), self._scene
-        model = f"r{round_}-{plan.number:08x}"
-        self._lengths[model] = choose.choices((0, 1, 2), (8, 1, 2))[0], choose.randint(1, 60), choose.uniform(0, 0.06)
+        answer = choose.choices((0, 1, 2), (8, 1, 2))[0], choose.randint(1, 60), choose.uniform(0, 0.06)
         fields = choose.choice(({}, {}, {"on_worker_lost": "continue"}, {"on_worker_lost": "fail"}))
-        request = body(model, choose.choice(("openai", "anthropic")), **fields)
-        response = await self._ask("POST", "/v1/jobs", choose, json=request)
-        if response is None:
+        provider = choose.choice(("openai", "anthropic"))
+        for again in range(TRIES):
+            # A model of its own: a POST that was heard and not answered is a second job, and has calls of its own.
+            model = f"r{round_}-{plan.number:08x}-{again}"
+            self._lengths[model] = answer
+            request = body(model, provider, **fields)
+            if (response := await self._ask("POST", "/v1/jobs", choose, tries=1, json=request)) is not None:
+                break
+        else:
             self.figures.counts["posts given up"] += 1
             return
         job_id = scene.accept(response.json()["id"], model)
@@ -213,12 +221,14 @@ class Soak:
                 if calls and (closed_at := calls[-1].closed_at) and closed_at > asked and calm and not self._busy:
                     self.figures.cancel.append(closed_at - asked)
 
-    async def _ask(self, method: str, path: str, choose: random.Random, **more: Any) -> httpx2.Response | None:
+    async def _ask(
+        self, method: str, path: str, choose: random.Random, *, tries: int = TRIES, **more: Any
+    ) -> httpx2.Response | None:
         """Ask one API process or another until one has answered; None when none did for a while.
 
         A request without an answer may have been heard all the same: a POST's job is adopted in the end.
         """
-        for _ in range(40):
+        for _ in range(tries):
             with contextlib.suppress(httpx2.HTTPError):
                 response = await self._http.request(method, choose.choice(self._urls) + path, **more)
                 if response.status_code < 400:
