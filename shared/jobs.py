@@ -11,9 +11,11 @@ from shared.clock import iso
 from shared.errors import JobLive, JobNotFound, QueueFull
 from shared.events import Answer, dump, load
 from shared.keys import ARQ_JOB, Keys
+from shared.prices import Rates
 from shared.queue import arq_payload
 from shared.redis import ConnectionError, Multiplexer, Scripts
 from shared.requests import JobRequest
+from shared.spent import Spent
 from shared.structured import reading
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -55,8 +57,8 @@ class Job:
     first_token_ms: int | None = None
     finished_ms: int | None = None
     finish_reason: str | None = None
-    usage: dict[str, Any] | None = None
-    cost_usd: str | None = None
+    spent: Spent = field(default_factory=Spent)
+    """What its attempts have taken, all of them together."""
     error: dict[str, Any] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     json: bool = False
@@ -83,6 +85,7 @@ class Job:
                 "parsed": reading(answer.text) if self.json else None,
             }
         )
+        cost_usd = None if self.live else self.spent.cost_usd
         return {
             "id": self.id,
             "status": self.status,
@@ -90,8 +93,8 @@ class Job:
             "model": self.model,
             **written,
             "finish_reason": self.finish_reason,
-            "usage": self.usage,
-            "cost_usd": None if self.cost_usd is None else float(self.cost_usd),
+            "usage": None if self.live else self.spent.usage().shown(),
+            "cost_usd": None if cost_usd is None else float(cost_usd),
             "attempts": self.attempt,
             "error": self.error,
             "created_at": iso(self.created_ms),
@@ -122,10 +125,12 @@ class Jobs:
         self._scripts = scripts
         self._keys = keys
 
-    async def create(self, owner: str, request: JobRequest, max_queue: int, *, can_continue: bool = False) -> Created:
+    async def create(
+        self, owner: str, request: JobRequest, max_queue: int, *, can_continue: bool = False, rates: Rates | None = None
+    ) -> Created:
         """Create the job, its log and its queue entry in one step; QueueFull when too many wait.
 
-        `can_continue`: its provider can go on from a text that an attempt has left behind.
+        `can_continue`: its provider can go on from a text that an attempt has left behind. `rates`: what it costs.
         """
         job_id = new_job_id()
         keys = self._keys
@@ -151,6 +156,8 @@ class Jobs:
             *("input_estimate", request.input_estimate()),
             *("json", int(request.json_format is not None)),
         ]
+        if rates is not None:
+            record += ("rates", str(rates))
         if request.leave_grace_s is not None:
             record += ("leave_grace_s", request.leave_grace_s)
         args = [job_id, arq_payload(job_id), LIVE_TTL_S * 1000, max_queue, keys.prefix, *record]
@@ -252,8 +259,7 @@ _FIELDS: Final = [
     "first_token_ms",
     "finished_ms",
     "finish_reason",
-    "usage",
-    "cost_usd",
+    "used",
     "error",
     "metadata",
     "reasoning_blocks",
@@ -293,8 +299,7 @@ def _decode(job_id: str, raw: Sequence[bytes | None]) -> Job | None:
         first_token_ms=number("first_token_ms"),
         finished_ms=number("finished_ms"),
         finish_reason=text("finish_reason"),
-        usage=json("usage"),
-        cost_usd=text("cost_usd"),
+        spent=Spent.parse(values["used"]),
         error=json("error"),
         metadata=json("metadata") or {},
         json=number("json") == 1,

@@ -26,6 +26,10 @@ class Keys:
         """Sorted set: an owner's job ids by order of creation."""
         return f"{self.prefix}:owner:{owner}:jobs"
 
+    def ledger(self, owner: str, day: int) -> str:
+        """Hash: what an owner's jobs took on one day (days since 1970, UTC), `<figure>:<key id>:<provider>/<model>`."""
+        return f"{self.prefix}:usage:{owner}:{day}"
+
     @property
     def created(self) -> str:
         """Counter: the order of creation."""

@@ -4,24 +4,71 @@ import sys
 import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 BUILT_IN: Final = Path(__file__).parent / "prices.toml"
-_MILLION: Final = Decimal(1_000_000)
+
+
+MOST_TOKENS: Final = 100_000_000
+"""No call takes more. Up to 90 dollars a million its cost is exact even in a script's doubles."""
 
 
 class Usage(BaseModel):
-    """Tokens of one generation. `cached_input_tokens` are among the `input_tokens`."""
+    """Tokens of one generation; `cached_input_tokens` are among the input's, `reasoning_tokens` among the output's."""
 
     model_config = ConfigDict(frozen=True)
 
     input_tokens: NonNegativeInt = 0
     cached_input_tokens: NonNegativeInt = 0
     output_tokens: NonNegativeInt = 0
+    reasoning_tokens: NonNegativeInt = 0
     estimated: bool = False
     """True when the provider's own figure is not known."""
+
+    @classmethod
+    def told(cls, **figures: object) -> "Usage | None":
+        """Return what a provider says; None when its figures are none."""
+        try:
+            usage = cls.model_validate(figures)
+        except ValidationError:
+            return None
+        return usage if usage.input_tokens + usage.output_tokens <= MOST_TOKENS else None
+
+    def shown(self) -> dict[str, Any]:
+        """Return what a reader is shown: no `reasoning_tokens` where nobody has told of any."""
+        return self.model_dump(exclude=None if self.reasoning_tokens else {"reasoning_tokens"})
+
+
+class Rates(NamedTuple):
+    """What one token costs, in 10^-12 US dollars: whole numbers, which Lua and Redis add up without loss."""
+
+    input: int
+    cached_input: int
+    output: int
+
+    @classmethod
+    def parse(cls, stored: bytes) -> Self:
+        return cls(*map(int, stored.split()))
+
+    def __str__(self) -> str:
+        return f"{self.input} {self.cached_input} {self.output}"
+
+    def cost(self, usage: Usage) -> int:
+        """Return what a generation cost, in the same unit."""
+        cached = min(usage.cached_input_tokens, usage.input_tokens)
+        fresh = usage.input_tokens - cached
+        return fresh * self.input + cached * self.cached_input + usage.output_tokens * self.output
+
+
+def usd(cost: int) -> Decimal:
+    """Return a cost in dollars."""
+    return Decimal(cost).scaleb(-12)
+
+
+Dollars = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=6)]
+"""With six places a single token's price is a whole number of 10^-12 dollars."""
 
 
 class Price(BaseModel):
@@ -29,9 +76,13 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input: Decimal
-    cached_input: Decimal | None = None
-    output: Decimal
+    input: Dollars
+    cached_input: Dollars | None = None
+    output: Dollars
+
+    def rates(self) -> Rates:
+        cached_input = self.input if self.cached_input is None else self.cached_input
+        return Rates(*(int(dollars.scaleb(6)) for dollars in (self.input, cached_input, self.output)))
 
 
 class Prices:
@@ -55,12 +106,7 @@ class Prices:
         """Return the models that have a price, as they stand in the table."""
         return list(self._table)
 
-    def cost_usd(self, provider: str, model: str, usage: Usage) -> Decimal | None:
-        """Return what a generation cost; None for a model without a price."""
+    def rates(self, provider: str, model: str) -> Rates | None:
+        """Return what a model's tokens cost; None for a model without a price."""
         price = self._table.get(f"{provider}/{model}") or self._table.get(model)
-        if price is None:
-            return None
-        cached = min(usage.cached_input_tokens, usage.input_tokens)
-        cached_price = price.input if price.cached_input is None else price.cached_input
-        total = (usage.input_tokens - cached) * price.input + cached * cached_price + usage.output_tokens * price.output
-        return total / _MILLION
+        return None if price is None else price.rates()

@@ -15,7 +15,9 @@ from arq.jobs import serialize_job
 from shared.clock import wall_ms
 from shared.keys import ARQ_JOB, Keys
 from shared.log import Append
+from shared.prices import Rates
 from shared.redis import Multiplexer, Scripts
+from shared.spent import ESTIMATE, Settlement, Spent, told
 
 GENERATE: Final = "generate"
 """The name of the arq function that runs a job. Its only argument is the job's id."""
@@ -59,11 +61,16 @@ class Claim:
     """Who is asked now: a fallback, if the one that the request names has failed."""
     fallback: int
     """How many fallbacks have had their turn."""
+    rates: Rates | None
+    """What a token costs there; None when nobody knows."""
+    spent: Spent
+    """What the attempts before this one have taken."""
 
 
 def _claim(worker: str, raw_id: bytes, *rest: Any) -> Claim:
-    *numbers, provider, model, fallback = rest
+    *numbers, provider, model, fallback, rates, used = rest
     fields = [worker, raw_id.decode(), *numbers, provider.decode(), model.decode(), fallback]
+    fields += [None if rates is None else Rates.parse(rates), Spent.parse(used)]
     return Claim(*fields)
 
 
@@ -132,18 +139,31 @@ class Queue:
         claims = [_claim(worker, *raw) for raw in raw_claims]
         return Claims(held == 1, claims, [job_id.decode("utf-8", "replace") for job_id in raw_discarded])
 
-    async def again(self, claim: Claim, reason: str, provider: str, model: str, fallback: int) -> Claim | None:
-        """Open the next attempt of a job that stays in this worker's hands; None when it is not ours any more."""
+    async def again(
+        self,
+        claim: Claim,
+        reason: str,
+        provider: str,
+        model: str,
+        fallback: int,
+        rates: Rates | None = None,
+        settlement: Settlement = ESTIMATE,
+    ) -> Claim | None:
+        """Open the next attempt of a job that stays in this worker's hands; None when it is not ours any more.
+
+        `rates` are those of whom it asks, `settlement` is that of the call which failed.
+        """
         target = orjson.dumps({"provider": provider, "model": model})[1:-1]
         args = [claim.job_id, claim.worker, claim.attempt, reason, target, provider, model, fallback]
+        args += ["" if rates is None else str(rates), self._keys.prefix, told(settlement)]
         keys = [self._keys.job(claim.job_id), self._keys.log(claim.job_id)]
         held, *opened = await self._scripts.run("again", keys, args)
         if held != 1:
             return None
-        attempt, length, now_ms = opened
+        attempt, length, now_ms, used = opened
         return replace(
             claim, attempt=attempt, base=attempt, claimed_ms=now_ms, log_length=length,
-            provider=provider, model=model, fallback=fallback,
+            provider=provider, model=model, fallback=fallback, rates=rates, spent=Spent.parse(used),
         )  # fmt: skip
 
     async def held(self, worker: str) -> set[str]:
@@ -157,10 +177,11 @@ class Queue:
         last: Append,
         record: dict[str, Any],
         retention_s: float,
+        settlement: Settlement = ESTIMATE,
     ) -> bool:
         """End a job: `last` closes its log, with the last event at its end. False when it is not ours any more."""
         id, worker, keys = claim.job_id, claim.worker, self._keys
-        args: list[Any] = [id, worker, claim.attempt, status, int(retention_s * 1000)]
+        args: list[Any] = [id, worker, claim.attempt, status, int(retention_s * 1000), keys.prefix, told(settlement)]
         args += (last.first.seq, last.before, len(last.events))
         for event in last.events:
             args += event
@@ -170,7 +191,13 @@ class Queue:
         return bool(await self._scripts.run("finish", names, args) == 1)
 
     async def release(
-        self, job_id: str, worker: str, reason: str, attempt: int | None = None, retention_s: float = 3600
+        self,
+        job_id: str,
+        worker: str,
+        reason: str,
+        attempt: int | None = None,
+        retention_s: float = 3600,
+        settlement: Settlement = ESTIMATE,
     ) -> bool:
         """Put a job back in front of the queue without charging an attempt. False when it is not ours any more.
 
@@ -179,7 +206,7 @@ class Queue:
         keys = self._keys
         names = [keys.job(job_id), keys.queue, keys.wake, keys.running(worker), keys.cancels(worker)]
         number = "" if attempt is None else attempt
-        args = [job_id, worker, number, reason, keys.prefix, int(retention_s * 1000)]
+        args = [job_id, worker, number, reason, keys.prefix, int(retention_s * 1000), told(settlement)]
         return bool(await self._scripts.run("release", names, args) == 1)
 
     async def abandon(self, worker: str, job_ids: Iterable[str]) -> None:

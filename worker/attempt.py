@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from shared.events import dump
 from shared.prices import Usage
 from shared.queue import Claim
 from shared.requests import JobRequest
+from shared.spent import UNASKED, Settlement
 from shared.structured import Misfit, parsed
 from worker.continuation import Continuation
 from worker.failures import Failure, explain, failure, is_stale_connection
@@ -81,12 +81,13 @@ Outcome = Completed | Failed | Cancelled | HandedOver | Lost
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What ends a job: its status, its last event, the fields of its record."""
+    """What ends a job: its status, its last event, the fields of its record, what its last call took."""
 
     status: str
     event: str
     data: bytes
     record: dict[str, Any]
+    settlement: Settlement
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,19 +303,23 @@ class Attempt:
             )  # fmt: skip
         return Failed(why)
 
-    def ending(self, outcome: Completed | Failed | Cancelled, cost: Callable[[Usage], Decimal | None]) -> Ending:
-        """Return how the job ends with this outcome."""
-        usage = None
-        if isinstance(outcome, Completed):
-            usage = outcome.finish.usage
-        elif isinstance(outcome, Failed):
-            usage = outcome.usage
-        usage = usage or (Usage() if self._was_free(outcome) else self._estimate())
-        cost_usd = cost(usage)
-        usage_json = usage.model_dump()
-        record: dict[str, Any] = {"usage": dump(usage_json)}
-        if cost_usd is not None:
-            record["cost_usd"] = format(cost_usd, "f")
+    def settlement(self, outcome: Outcome) -> Settlement:
+        """Return what the call took: by the provider's word, or else by an estimate; nothing where it refused."""
+        if self._call is None:
+            return UNASKED
+        match outcome:
+            case Completed(Finish(usage=usage)) | Failed(usage=usage) if usage is not None:
+                return usage
+            case Failed(why) if not self.log.started and why.code not in BILLED_SILENCE:
+                return Usage()
+        return self._estimate()
+
+    def ending(self, outcome: Completed | Failed | Cancelled) -> Ending:
+        """Return how the job ends with this outcome; usage and cost are those of all its attempts."""
+        settlement = self.settlement(outcome)
+        spent = self.claim.spent.plus(settlement, self.claim.rates)
+        usage, cost_usd = spent.usage().shown(), spent.cost_usd
+        record: dict[str, Any] = {}
         match outcome:
             case Completed(finish, value):
                 record["finish_reason"] = finish.reason
@@ -324,23 +329,19 @@ class Attempt:
                     "finish_reason": finish.reason,
                     "provider": self.request.provider,
                     "model": self.request.model,
-                    "usage": usage_json,
+                    "usage": usage,
                     "cost_usd": None if cost_usd is None else float(cost_usd),
                     "ttft_ms": self._since_created_ms(self._first_token_s),
                     "duration_ms": self._since_created_ms(mono_s()),
                     "parsed": value,
                 }
-                return Ending("completed", events.COMPLETED, dump(data), record)
+                return Ending("completed", events.COMPLETED, dump(data), record, settlement)
             case Failed(why):
                 error = {"code": why.code, "message": why.message, "retryable": why.retryable}
                 record["error"] = dump(error)
-                return Ending("failed", events.FAILED, dump({**error, "usage": usage_json}), record)
+                return Ending("failed", events.FAILED, dump({**error, "usage": usage}), record, settlement)
             case Cancelled():
-                return Ending("cancelled", events.CANCELLED, dump({"usage": usage_json}), record)
-
-    def _was_free(self, outcome: Completed | Failed | Cancelled) -> bool:
-        """Say whether the provider took nothing on: it refused, or was never reached."""
-        return isinstance(outcome, Failed) and not self.log.started and outcome.failure.code not in BILLED_SILENCE
+                return Ending("cancelled", events.CANCELLED, dump({"usage": usage}), record, settlement)
 
     def _since_created_ms(self, moment_s: float | None) -> int | None:
         """Count from the POST: Redis' clock up to the claim, ours from there. No clock is compared with another."""

@@ -18,6 +18,7 @@ from shared.queue import Claim, Queue
 from shared.redis import REDIS_FAULTS, DataError, Scripts, connect, info, problem
 from shared.requests import JobRequest
 from shared.settings import Settings
+from shared.spent import UNASKED
 from shared.subscriber import Subscriber
 from worker.attempt import Attempt, Failed, HandedOver, Lost, Outcome, Stop, Timeouts
 from worker.compactor import Compactor
@@ -180,16 +181,18 @@ class Workshop:
                 return
             if step.reason == "fallback":
                 tries = 0
-            following = await self._again(attempt, step)
+            following = await self._again(attempt, outcome, step)
             if following is None:
                 return
             attempt = following
             ours.append(attempt)
 
-    async def _again(self, attempt: Attempt, step: Step) -> Attempt | None:
+    async def _again(self, attempt: Attempt, outcome: Outcome, step: Step) -> Attempt | None:
         """Open the next attempt in place of one that failed; None when the job is not ours any more."""
+        target, settlement = (step.provider, step.model), attempt.settlement(outcome)
+        rates = attempt.claim.rates if step.fallback == attempt.claim.fallback else self._prices.rates(*target)
         claim = await self._insist(
-            lambda: self.queue.again(attempt.claim, step.reason, step.provider, step.model, step.fallback)
+            lambda: self.queue.again(attempt.claim, step.reason, *target, step.fallback, rates, settlement)
         )
         if claim is None:
             return None
@@ -208,7 +211,10 @@ class Workshop:
         """Put back what Redis thinks we hold and we do not: claimed by a script whose reply was lost."""
         for job_id in await self.queue.held(self.lease.worker) - set(self.attempts):
             logger.warning("job %s was claimed but its claim got lost: it waits again", job_id)
-            await self.queue.release(job_id, self.lease.worker, "worker_stopped", retention_s=self.settings.retention_s)
+            retention_s = self.settings.retention_s
+            await self.queue.release(
+                job_id, self.lease.worker, "worker_stopped", retention_s=retention_s, settlement=UNASKED
+            )
 
     def _attempt(self, claim: Claim) -> Attempt:
         settings, request = self.settings, _readable(claim).asked_of(claim.provider, claim.model)
@@ -226,24 +232,25 @@ class Workshop:
 
     async def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Write the end, or pass the job on, until Redis has taken it."""
-        log, claim = attempt.log, attempt.claim
+        log, claim, retention_s = attempt.log, attempt.claim, self.settings.retention_s
         await self._writer.settle(log)
         if isinstance(outcome, Lost):
             return
         if isinstance(outcome, HandedOver):
             if (rest := log.take(whole=True)) is not None:
                 await self._insist(lambda: self._log.append([rest]))
+            settlement = attempt.settlement(outcome)
             await self._insist(
                 lambda: self.queue.release(
-                    claim.job_id, claim.worker, "worker_stopped", claim.attempt, self.settings.retention_s
+                    claim.job_id, claim.worker, "worker_stopped", claim.attempt, retention_s, settlement
                 )
             )
             return
-        request = attempt.request
-        ending = attempt.ending(outcome, lambda usage: self._prices.cost_usd(request.provider, request.model, usage))
+        ending = attempt.ending(outcome)
         last = log.close(ending.event, ending.data)
-        retention_s = self.settings.retention_s
-        if not await self._insist(lambda: self._ends.finish(claim, ending.status, last, ending.record, retention_s)):
+        if not await self._insist(
+            lambda: self._ends.finish(claim, ending.status, last, ending.record, retention_s, ending.settlement)
+        ):
             logger.warning("job %s attempt %d ended %s elsewhere", claim.job_id, claim.attempt, ending.status)
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:

@@ -47,8 +47,9 @@ async def submit(request: Request) -> Response:
     media_type = accepted(request, JSON, SSE, NDJSON)
     job = await read_json(request, JobRequest, here.settings.max_body_bytes)
     provider = _provider_of(job, here)
+    rates, continues = here.prices.rates(job.provider, job.model), can_continue(provider, job)
     async with deadline():
-        created = await here.jobs.create(owner, job, here.settings.max_queue, can_continue=can_continue(provider, job))
+        created = await here.jobs.create(owner, job, here.settings.max_queue, can_continue=continues, rates=rates)
     url = f"/v1/jobs/{created.id}"
     if media_type != JSON:
         reader = here.hub.attach(created.id, START, job.leave_grace_s)

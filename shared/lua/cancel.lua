@@ -8,9 +8,8 @@ local status, worker = record[1], record[2]
 if not status then return 'unknown' end
 if status == 'queued' then
   local attempt = tonumber(record[3])
-  local usage = estimate(KEYS[1], KEYS[2], attempt)
   redis.call('ZREM', KEYS[3], id)
-  end_job(prefix, id, 'cancelled', 'cancelled', '{"usage":' .. usage .. '}', usage, ARGV[3], now_ms())
+  end_job(prefix, id, 'cancelled', nil, ARGV[3], now_ms())
   return attempt == 0 and 'cancelled_before_start' or 'cancelled'
 end
 if status == 'running' then

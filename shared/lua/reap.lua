@@ -13,7 +13,7 @@ redis.call('ZADD', KEYS[1], 0, worker)
 local running, cancels = prefix .. ':running:' .. worker, prefix .. ':cancels:' .. worker
 local requeued, ended = 0, 0
 for _, id in ipairs(redis.call('SRANDMEMBER', running, ARGV[4])) do
-  local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
+  local job = prefix .. ':job:' .. id
   local record = redis.call('HMGET', job, 'status', 'worker', 'attempt', 'losses', 'created_ms', 'cancel_ms', 'on_worker_lost')
   redis.call('SREM', running, id)
   if record[1] == 'running' and record[2] == worker then
@@ -21,17 +21,14 @@ for _, id in ipairs(redis.call('SRANDMEMBER', running, ARGV[4])) do
     redis.call('HSET', job, 'losses', losses)
     redis.call('HDEL', job, 'worker')
     if record[6] then
-      local usage = estimate(job, log, tonumber(record[3]))
-      end_job(prefix, id, 'cancelled', 'cancelled', '{"usage":' .. usage .. '}', usage, ARGV[3], now)
+      end_job(prefix, id, 'cancelled', nil, ARGV[3], now)
       ended = ended + 1
     elseif record[7] == 'fail' or losses >= max_attempts then
-      local usage = estimate(job, log, tonumber(record[3]))
-      local message = 'The worker that ran this job was lost.'
-      redis.call('HSET', job, 'error', '{"code":"worker_lost","message":"' .. message .. '","retryable":true}')
-      end_job(prefix, id, 'failed', 'failed',
-        '{"code":"worker_lost","message":"' .. message .. '","retryable":true,"usage":' .. usage .. '}', usage, ARGV[3], now)
+      local error = '"code":"worker_lost","message":"The worker that ran this job was lost.","retryable":true'
+      end_job(prefix, id, 'failed', error, ARGV[3], now)
       ended = ended + 1
     else
+      settle(prefix, id, 'estimate', now)
       redis.call('HSET', job, 'status', 'queued', 'restart_reason', 'worker_lost')
       redis.call('ZADD', KEYS[2], record[5], id)
       redis.call('LPUSH', KEYS[3], 1)

@@ -1,16 +1,16 @@
 -- Put a running job back in front of the queue without charging it an attempt; end it if it is to be cancelled.
 -- Only its holder may.
 -- KEYS: job, queue, wake, the worker's running jobs, the worker's cancels
--- ARGV: job id, worker, attempt ('' for whichever it holds), reason, key prefix, retention ms
+-- ARGV: job id, worker, attempt ('' for whichever it holds), reason, key prefix, retention ms, how to settle the call
 -- Returns 1 when it waits again or has ended, 0 when the job is not this worker's any more.
 local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'created_ms', 'cancel_ms')
 if record[1] ~= 'running' or record[2] ~= ARGV[2] then return 0 end
 if ARGV[3] ~= '' and record[3] ~= ARGV[3] then return 0 end
 redis.call('SREM', KEYS[4], ARGV[1])
 redis.call('SREM', KEYS[5], ARGV[1])
+settle(ARGV[5], ARGV[1], ARGV[7], now_ms())
 if record[5] then
-  local usage = estimate(KEYS[1], ARGV[5] .. ':log:' .. ARGV[1], tonumber(record[3]))
-  end_job(ARGV[5], ARGV[1], 'cancelled', 'cancelled', '{"usage":' .. usage .. '}', usage, ARGV[6], now_ms())
+  end_job(ARGV[5], ARGV[1], 'cancelled', nil, ARGV[6], now_ms())
   return 1
 end
 redis.call('HSET', KEYS[1], 'status', 'queued', 'restart_reason', ARGV[4])

@@ -118,9 +118,22 @@ class Job:
         assert max(event.key[0] for event in log) == record.attempt
         waits = await self.redis.zscore(self.keys.queue, self.id) is not None
         assert waits == (record.status == "queued")
+        # Each attempt that has left its worker's hands is settled, once, in the record and in the ledger.
+        settled = record.attempt - (record.status == "running")
+        assert record.spent.requests == settled
+        assert await self._ledger(":requests") == settled
+        assert await self._ledger(":output_tokens") == record.spent.output_tokens
         held = [worker for worker in self.claims if await self.redis.sismember(self.keys.running(worker), self.id)]  # type: ignore[misc]
         assert len(held) == (record.status == "running"), f"{record.status}, held by {held}"
         return record.status
+
+    async def _ledger(self, name: str) -> int:
+        """Add up one figure of the owner's ledger, over all days and models."""
+        figures, today = 0, int(time.time()) // 86_400
+        for day in (today - 1, today):
+            rows = await self.redis.hgetall(self.keys.ledger("local", day))  # type: ignore[misc]
+            figures += sum([int(value) for field, value in rows.items() if f":{field.decode()}".startswith(f"{name}:")])
+        return figures
 
     async def bring_to_its_end(self) -> None:
         """Let a last worker come, which does what it is told; check that nothing is left over."""

@@ -121,11 +121,12 @@ class _Answer:
         return Finish(REASONS.get(reason, reason), _usage(self._usage), list(self._thoughts.values()))
 
 
-def _usage(raw: dict[str, Any]) -> Usage:
+def _usage(raw: dict[str, Any]) -> Usage | None:
     """Add up Anthropic's figures: what it read from and wrote to its cache comes on top of `input_tokens`."""
     cached = raw.get("cache_read_input_tokens") or 0
-    return Usage(
+    return Usage.told(
         input_tokens=(raw.get("input_tokens") or 0) + cached + (raw.get("cache_creation_input_tokens") or 0),
         cached_input_tokens=cached,
         output_tokens=raw.get("output_tokens") or 0,
+        reasoning_tokens=(raw.get("output_tokens_details") or {}).get("thinking_tokens") or 0,
     )

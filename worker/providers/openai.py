@@ -103,12 +103,14 @@ class _Answer:
         return Finish(reason, self._usage)
 
 
-def _usage(raw: dict[str, Any]) -> Usage:
+def _usage(raw: dict[str, Any]) -> Usage | None:
     details = raw.get("prompt_tokens_details") or {}
-    return Usage(
+    written = raw.get("completion_tokens_details") or {}
+    return Usage.told(
         input_tokens=raw.get("prompt_tokens") or 0,
         cached_input_tokens=details.get("cached_tokens") or 0,
         output_tokens=raw.get("completion_tokens") or 0,
+        reasoning_tokens=written.get("reasoning_tokens") or 0,
     )
 
 
