@@ -11,12 +11,17 @@ import struct
 from contextlib import suppress
 from typing import Any, Final
 
-from starlette.types import Message, Scope, Send
+from starlette.types import Scope, Send
 
 _SCOPE_KEY: Final = "rejoin.connection"
 
 SEND_BUFFER_BYTES: Final = 128 * 1024
 """Kernel memory of one stream. Unbounded, a reader that does not read absorbs about 4 MB."""
+
+
+def http_chunk(body: bytes) -> bytes:
+    """Return a piece of a body as uvicorn's `send` would write it: driving that for each reader is half of the cost."""
+    return b"%x\r\n%b\r\n" % (len(body), body)
 
 
 def note_connection(scope: Scope, send: Send) -> None:
@@ -39,7 +44,8 @@ class Connection:
         # (uvloop's transports are not asyncio's by type.)
         known = hasattr(transport, "abort") and hasattr(transport, "get_extra_info")
         self._transport: asyncio.Transport | None = transport if known else None
-        self._cycle = cycle if known and hasattr(cycle, "flow") and hasattr(cycle, "disconnected") else None
+        shown = known and all(hasattr(cycle, name) for name in ("flow", "disconnected", "chunked_encoding"))
+        self._cycle = cycle if shown else None
 
     def join_head(self) -> None:
         """Have the response's head leave together with its first bytes: one write, and one packet, for two.
@@ -55,34 +61,22 @@ class Connection:
         noted: Connection = scope.get(_SCOPE_KEY) or cls(send)
         return noted
 
-    def send_now(self, message: Message) -> bool:
-        """Send without waiting, from anywhere in the loop; False when that is not possible just now.
+    def write_now(self, chunk: bytes) -> bool:
+        """Write a chunk of the body (`http_chunk`; none when it is empty) without waiting, from anywhere in the loop.
 
-        uvicorn's `send` waits for one thing alone, at its beginning: that the transport takes more.
-        """
-        if not self.takes_more:
-            return False
-        step: Any = self.send(message)
-        try:
-            step.send(None)
-        except StopIteration:
-            return True
-        except Exception:
-            # The connection's own trouble: it meets the response's task, where that awaits `send`.
-            return False
-        step.close()
-        return False
-
-    @property
-    def takes_more(self) -> bool:
-        """Whether the client has taken enough of what was sent for more to be written at once.
-
-        A pipelined request takes uvicorn's eyes off this one: only the transport knows then that the client has left.
+        False when that is not possible just now: the client has not taken enough of what was sent, or has left. It is
+        the response's task that learns of it then, where it awaits `send`. (A pipelined request takes uvicorn's eyes
+        off this one: only the transport knows then that the client has left.)
         """
         cycle = self._cycle
-        if cycle is None or self._transport is None or cycle.flow.write_paused or cycle.disconnected:
+        if cycle is None or cycle.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding:
             return False
-        return not self._transport.is_closing()
+        transport = cycle.transport
+        if transport.is_closing():
+            return False
+        if chunk:
+            transport.write(chunk)
+        return True
 
     def bound_buffer(self) -> None:
         """Let the kernel keep a stream's worth of bytes and no more."""

@@ -155,7 +155,7 @@ class Hub:
         reader = Reader(self._log, job_id, cursor, listening, counts=leave_grace_s is not None)
         self._attendance.enter(job_id, leave_grace_s)
         watch.readers.add(reader)
-        self._look_at(reader, mono_s() + self._heartbeat_s)
+        self._look_at([reader], mono_s() + self._heartbeat_s)
         if self._ending_since_s is not None:
             reader.end()
         return reader
@@ -197,8 +197,8 @@ class Hub:
         for watch in fresh:
             watch.hand_out()
 
-    def _look_at(self, reader: Reader, when_s: float) -> None:
-        self._due.setdefault(int(when_s / self._beat_s) + 1, []).append(reader)
+    def _look_at(self, readers: list[Reader], when_s: float) -> None:
+        self._due.setdefault(int(when_s / self._beat_s) + 1, []).extend(readers)
 
     async def _beat(self) -> None:
         """Send a sign of life to every reader that has been quiet for a heartbeat."""
@@ -207,19 +207,22 @@ class Hub:
             await asyncio.sleep((beat + 1) * self._beat_s - mono_s())
             now_s = mono_s()
             last, beat = beat, int(now_s / self._beat_s)
+            quiet_since_s = now_s - self._heartbeat_s + self._beat_s
             for due in range(last + 1, beat + 1):
+                nudged = []
                 for reader in self._due.pop(due, ()):
                     if reader.detached:
                         continue
-                    if now_s - reader.active_s >= self._heartbeat_s - self._beat_s and reader not in self._sending:
+                    if reader.active_s <= quiet_since_s and reader not in self._sending:
                         try:
-                            reader.nudge()
+                            reader.nudge(now_s)
                         except Exception:
                             logger.exception("a reader of %s failed", reader.job_id)
                             reader.on_stall()
-                        self._look_at(reader, now_s + self._heartbeat_s - self._beat_s)
+                        nudged.append(reader)
                     else:
-                        self._look_at(reader, max(reader.active_s + self._heartbeat_s, now_s + self._beat_s))
+                        self._look_at([reader], max(reader.active_s + self._heartbeat_s, now_s + self._beat_s))
+                self._look_at(nudged, now_s + self._heartbeat_s - self._beat_s)
 
     async def _tick(self) -> None:
         """Cut stalled readers off, see the server's exit coming."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final, Protocol
 
+from api.connection import http_chunk
 from shared.clock import mono_s
 from shared.events import START, Answer, Entry, EventId
 from shared.log import Log
@@ -35,11 +36,18 @@ Frame = Callable[[Entry], bytes]
 class Batch:
     """Entries of one log that follow each other directly, encoded once for all who read them."""
 
-    __slots__ = ("_chunks", "entries", "first")
+    __slots__ = ("_chunks", "before", "came_s", "entries", "ends", "last", "tail")
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
-        self.first = entries[0].id
+        first, last = entries[0], entries[-1]
+        self.before = EventId(first.id.attempt, first.id.seq - 1)
+        """The one cursor that nothing stands between and the first of them: none for an attempt's opening."""
+        self.last = last.id
+        self.tail = last.tail
+        self.ends = last.last
+        """Whether the log's last event is among them."""
+        self.came_s = mono_s()
         self._chunks: dict[Frame, bytes] = {}
 
     @property
@@ -47,11 +55,10 @@ class Batch:
         return sum([len(entry.data) for entry in self.entries])
 
     def chunk(self, frame: Frame) -> bytes:
-        """Return all of them in one dialect."""
+        """Return all of them in one dialect, as one chunk of an HTTP body."""
         chunk = self._chunks.get(frame)
         if chunk is None:
-            frames = [frame(entry) for entry in self.entries]
-            chunk = self._chunks[frame] = frames[0] if len(frames) == 1 else b"".join(frames)
+            chunk = self._chunks[frame] = http_chunk(b"".join([frame(entry) for entry in self.entries]))
         return chunk
 
 
@@ -101,6 +108,10 @@ class Reader:
         if self._lagging:
             return
         if self._parked and self._hand_out(batch):
+            # In front of nobody: the task waits, and the client has it.
+            self.active_s = batch.came_s
+            self.cursor = batch.last
+            self._cursor_data = batch.tail
             return
         self._inbox_bytes += batch.size
         if self._inbox_bytes > MAX_INBOX_BYTES:
@@ -111,17 +122,14 @@ class Reader:
 
     def _hand_out(self, batch: Batch) -> bool:
         """Write what follows the cursor, past the task that waits; the end is that task's to write."""
-        handed_out = (
+        return (
             self.outlet is not None
+            and self.cursor == batch.before
+            and not batch.ends
             and not self._inbox
             and not self._ended
-            and not batch.entries[-1].last
-            and self.cursor.precedes(batch.first)
             and self.outlet.deliver(batch)
         )
-        if handed_out:
-            self._passed(batch.entries)
-        return handed_out
 
     def lag(self) -> None:
         """Forget what waits and read the log instead."""
@@ -134,10 +142,10 @@ class Reader:
         self._doubtful = self.cursor != START
         self.lag()
 
-    def nudge(self) -> None:
+    def nudge(self, now_s: float) -> None:
         """Send something, be it nothing."""
-        if self._parked and not self._inbox and self.outlet is not None and self.outlet.ping():
-            self._passed([])
+        if self._parked and self.outlet is not None and not self._inbox and self.outlet.ping():
+            self.active_s = now_s
             return
         self._nudged = True
         self._wake.set()

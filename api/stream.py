@@ -14,7 +14,7 @@ from typing import Final
 from sse_starlette import EventSourceResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from api.connection import Connection
+from api.connection import Connection, http_chunk
 from api.hub import Hub
 from api.negotiation import NDJSON, SSE
 from api.relay import Batch, LogGone, Reader
@@ -25,6 +25,9 @@ RETRY_MS: Final = (1_000, 3_000)
 
 PING: Final = b": ping\n"
 """One newline, not two: behind an `id:` line the OpenAI SDK and two other clients take an empty block for an event."""
+
+
+PING_CHUNK: Final = http_chunk(PING)
 
 
 def hello() -> bytes:
@@ -62,6 +65,7 @@ class LogResponse(EventSourceResponse):
         self._reader = reader
         self._frame = sse_frame if media_type == SSE else ndjson_line
         self._hello, self._ping_bytes = (hello(), PING) if media_type == SSE else (b"", b"")
+        self._ping_chunk = PING_CHUNK if media_type == SSE else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
@@ -106,12 +110,10 @@ class LogResponse(EventSourceResponse):
         return ended
 
     def deliver(self, batch: Batch) -> bool:
-        return self._connection.send_now(_body(batch.chunk(self._frame)))
+        return self._connection.write_now(batch.chunk(self._frame))
 
     def ping(self) -> bool:
-        if not self._ping_bytes:
-            return self._connection.takes_more
-        return self._connection.send_now(_body(self._ping_bytes))
+        return self._connection.write_now(self._ping_chunk)
 
     async def _until_gone(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

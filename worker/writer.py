@@ -96,12 +96,21 @@ class AttemptLog:
         return self._seq > 1 or bool(self._event) or bool(self._closed)
 
     def text(self, text: str) -> None:
-        if self._event is TOKEN and self._waiting and text.__class__ is str:
-            # Behind others that wait already: nobody has to be told.
-            self._parts.append(text)
-            self._note(len(text))
-        else:
+        if text.__class__ is not str or not text or (self._event is not TOKEN and self._event):
             self._add(TOKEN, text)
+            return
+        # What nearly every token is: `_add` and what that calls, in one go.
+        self._event = TOKEN
+        self._parts.append(text)
+        characters = len(text)
+        self.characters += characters
+        if not self.refused:
+            self._noted += characters
+            writer = self._writer
+            writer.pending += characters
+            if not self._waiting:
+                self._waiting = True
+                writer.wake(self, urgent=self._seq == 1)
 
     def reasoning(self, text: str) -> None:
         self._add(REASONING, text)
@@ -161,9 +170,7 @@ class AttemptLog:
         self._forget()
         if self._event:
             self._close_text(whole=whole)
-        if not self._closed:
-            return None
-        return self._append(self._closed)
+        return self._append(self._closed) if self._closed else None
 
     def close(self, event: str, data: bytes) -> Append:
         """Return what is pending and, behind it, the last event."""

@@ -204,7 +204,8 @@ class Connection(asyncio.Protocol):
             self._answer.head.set_result(Head(status, self._headers))
 
     def on_body(self, data: bytes) -> None:
-        if (answer := self._answer) is not None:
+        answer = self._answer
+        if answer is not None:
             self.hand_on(answer, data)
 
     def hand_on(self, answer: Answer, data: bytes) -> None:
