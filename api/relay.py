@@ -36,7 +36,7 @@ Frame = Callable[[Entry], bytes]
 class Batch:
     """Entries of one log that follow each other directly, encoded once for all who read them."""
 
-    __slots__ = ("_chunks", "before", "came_s", "entries", "ends", "last", "tail")
+    __slots__ = ("_chunks", "before", "came_s", "ends", "entries", "last", "tail")
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
