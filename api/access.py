@@ -4,7 +4,7 @@ import base64
 import hmac
 import ipaddress
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from api.problems import Problem
 from shared.clock import wall_ms
 from shared.errors import JobNotFound
 from shared.jobs import Job, Jobs
-from shared.settings import Settings, hash_key
+from shared.settings import Settings, hash_key, key_id
 
 LOCAL_OWNER: Final = "local"
 """Everybody, when auth is off."""
@@ -26,6 +26,12 @@ def _unauthorized(code: str, detail: str) -> Problem:
     return Problem(401, code, detail, {"WWW-Authenticate": "Bearer"})
 
 
+class Caller(NamedTuple):
+    owner: str
+    key: str | None
+    """What the key is called in the ledger; None where none is needed."""
+
+
 class Access:
     def __init__(self, settings: Settings, jobs: Jobs, now_ms: Callable[[], int] = wall_ms) -> None:
         self._required = settings.auth == "required"
@@ -35,16 +41,21 @@ class Access:
         self._now_ms = now_ms
 
     def owner(self, request: Request) -> str:
+        """Return on whose behalf somebody asks, or raise a 401 problem."""
+        return self.caller(request).owner
+
+    def caller(self, request: Request) -> Caller:
         """Return who asks, or raise a 401 problem."""
         if not self._required:
             if not _is_loopback(request) or _is_rebound(request):
                 raise _unauthorized("loopback_only", "Without keys this server answers its own machine only.")
-            return LOCAL_OWNER
+            return Caller(LOCAL_OWNER, None)
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        owner = self._owners.get(hash_key(key.strip())) if scheme.lower() == "bearer" else None
+        hashed = hash_key(key.strip())
+        owner = self._owners.get(hashed) if scheme.lower() == "bearer" else None
         if owner is None:
             raise _unauthorized("unauthorized", "A valid key is needed: Authorization: Bearer <key>.")
-        return owner
+        return Caller(owner, key_id(hashed))
 
     async def job(self, request: Request, job_id: str) -> Job:
         """Return the job when it is the caller's; a foreign one is the same as none."""

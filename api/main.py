@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from api import access_log, problems
 from api.connection import note_connection
-from api.routes import events, health, jobs, models, page
+from api.routes import events, health, jobs, models, page, usage
 from api.state import State
 from shared.prices import Prices
 from shared.redis import REDIS_FAULTS, Scripts
@@ -66,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=CORS_REQUEST_HEADERS,
             expose_headers=CORS_RESPONSE_HEADERS,
         )
-    for module in (jobs, events, models, health, page):
+    for module in (jobs, events, usage, models, health, page):
         app.include_router(module.router)
     page.mount_files(app)
     _describe_bodies(app)

@@ -11,6 +11,7 @@ from api.attendance import Attendance
 from api.hub import Hub
 from shared.jobs import Jobs
 from shared.keys import Keys
+from shared.ledger import Ledger
 from shared.log import Log
 from shared.presence import Presence
 from shared.prices import Prices
@@ -27,6 +28,7 @@ class State:
     scripts: Scripts
     jobs: Jobs
     log: Log
+    ledger: Ledger
     hub: Hub
     access: Access
     prices: Prices
@@ -40,7 +42,8 @@ class State:
         jobs, log = Jobs(redis, scripts, keys), Log(redis, scripts, keys)
         attendance = Attendance(Presence(scripts, keys))
         hub = Hub(log, Subscriber(settings.redis_url), attendance, keys, settings.heartbeat_s, exiting)
-        return cls(settings, redis, scripts, jobs, log, hub, Access(settings, jobs), prices, settings.providers())
+        ledger, access = Ledger(redis, keys), Access(settings, jobs)
+        return cls(settings, redis, scripts, jobs, log, ledger, hub, access, prices, settings.providers())
 
 
 def exiting() -> bool:

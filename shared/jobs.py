@@ -126,11 +126,20 @@ class Jobs:
         self._keys = keys
 
     async def create(
-        self, owner: str, request: JobRequest, max_queue: int, *, can_continue: bool = False, rates: Rates | None = None
+        self,
+        owner: str,
+        request: JobRequest,
+        max_queue: int,
+        *,
+        can_continue: bool = False,
+        rates: Rates | None = None,
+        key: str | None = None,
+        usage_retention_d: int = 400,
     ) -> Created:
         """Create the job, its log and its queue entry in one step; QueueFull when too many wait.
 
         `can_continue`: its provider can go on from a text that an attempt has left behind. `rates`: what it costs.
+        `key` and `usage_retention_d`: what the owner's ledger enters it under, and how many days it keeps that.
         """
         job_id = new_job_id()
         keys = self._keys
@@ -155,7 +164,10 @@ class Jobs:
             *("continues", int(can_continue and request.on_worker_lost == "continue")),
             *("input_estimate", request.input_estimate()),
             *("json", int(request.json_format is not None)),
+            *("ledger_days", usage_retention_d),
         ]
+        if key is not None:
+            record += ("key", key)
         if rates is not None:
             record += ("rates", str(rates))
         if request.leave_grace_s is not None:

@@ -66,6 +66,11 @@ def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
+def key_id(hashed: bytes) -> str:
+    """Return what an API key is called where it may be seen: tells keys apart, opens nothing."""
+    return "key_" + hashlib.sha256(hashed).hexdigest()[:12]
+
+
 def _split_keys(value: object) -> object:
     """Turn ``owner:key,owner:key`` into hashes by owner; the keys themselves are not kept."""
     if not isinstance(value, str):
@@ -150,6 +155,7 @@ class Settings(BaseSettings):
         [], alias="REJOIN_CORS_ORIGINS"
     )
     prices: str | None = Field(None, alias="REJOIN_PRICES")
+    usage_retention_d: PositiveInt = Field(400, alias="REJOIN_USAGE_RETENTION_D", le=36_500)
     worker_port: int = Field(0, alias="REJOIN_WORKER_PORT", ge=0, le=65_535)
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
 """What a job's calls to providers have taken together, and how a call is settled (`lua/_settle.lua`)."""
 
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from shared.prices import Rates, Usage, usd
 
@@ -22,8 +22,7 @@ def told(settlement: Settlement) -> str:
     return settlement if isinstance(settlement, str) else settlement.model_dump_json()
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(NamedTuple):
     """The settled calls of one job, or of many, added up. The record's field `used` has these numbers in this order."""
 
     requests: int = 0
@@ -57,10 +56,12 @@ class Spent:
             cost=0 if rates is None else rates.cost(usage),
             unpriced=int(rates is None and usage.input_tokens + usage.output_tokens > 0),
         )
-        return self + call
+        return Spent.total((self, call))
 
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+    @staticmethod
+    def total(parts: Iterable["Spent"]) -> "Spent":
+        """Add up any number of them."""
+        return Spent(*map(sum, zip(Spent(), *parts, strict=True)))
 
     def usage(self) -> Usage:
         return Usage(

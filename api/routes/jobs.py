@@ -43,13 +43,20 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 async def submit(request: Request) -> Response:
     """Accept a generation. The job and its queue entry exist when this answers."""
     here = state(request)
-    owner = here.access.owner(request)
+    caller = here.access.caller(request)
     media_type = accepted(request, JSON, SSE, NDJSON)
     job = await read_json(request, JobRequest, here.settings.max_body_bytes)
     provider = _provider_of(job, here)
-    rates, continues = here.prices.rates(job.provider, job.model), can_continue(provider, job)
     async with deadline():
-        created = await here.jobs.create(owner, job, here.settings.max_queue, can_continue=continues, rates=rates)
+        created = await here.jobs.create(
+            caller.owner,
+            job,
+            here.settings.max_queue,
+            can_continue=can_continue(provider, job),
+            rates=here.prices.rates(job.provider, job.model),
+            key=caller.key,
+            usage_retention_d=here.settings.usage_retention_d,
+        )
     url = f"/v1/jobs/{created.id}"
     if media_type != JSON:
         reader = here.hub.attach(created.id, START, job.leave_grace_s)
