@@ -249,7 +249,7 @@ class Attempt:
     async def pause(self, wait_s: float) -> Outcome | None:
         """Wait before the provider is asked again; return how the job ends if somebody ends it meanwhile."""
         self._pausing = True
-        if self._stop is Stop.FIRST_TOKEN_TIMEOUT:
+        if self._stop in (Stop.FIRST_TOKEN_TIMEOUT, Stop.IDLE_TIMEOUT):
             # That was this call's end, not the job's.
             self._stop = None
             self._stopped.clear()

@@ -1,4 +1,4 @@
-"""What becomes of an attempt that failed before its first token: the same again, the next fallback, or the end."""
+"""What becomes of an attempt that failed: the same again, the next fallback, or the end."""
 
 import random
 from typing import Final, NamedTuple
@@ -31,12 +31,15 @@ class Step(NamedTuple):
     wait_s: float
 
 
-def next_step(request: JobRequest, failure: Failure, fallback: int, tries: int, left_s: float) -> Step | None:
+def next_step(
+    request: JobRequest, failure: Failure, fallback: int, tries: int, left_s: float, *, begun: bool = False
+) -> Step | None:
     """Return what to do after `tries` failures of the present target; None when the job has failed.
 
     `left_s`: what is left of the job's time. A wait that would outlast it is not begun.
+    `begun`: it failed in mid-answer, which has been paid for, and is not asked of the same provider again.
     """
-    if failure.code in AGAIN and tries < TRIES:
+    if failure.code in AGAIN and tries < TRIES and not begun:
         wait_s = max(_backoff_s(tries), failure.retry_after_s or 0)
         # A provider that asks for patience is asked again only where nobody else can answer sooner.
         if wait_s < left_s and (wait_s <= LONGEST_WAIT_S or fallback == len(request.fallbacks)):

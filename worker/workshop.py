@@ -172,9 +172,9 @@ class Workshop:
             outcome = await attempt.generate()
             tries += 1
             step = None
-            if isinstance(outcome, Failed) and not attempt.log.started:
-                claim = attempt.claim
-                step = next_step(attempt.request, outcome.failure, claim.fallback, tries, attempt.left_s)
+            if isinstance(outcome, Failed):
+                request, claim, begun = attempt.request, attempt.claim, attempt.log.started
+                step = next_step(request, outcome.failure, claim.fallback, tries, attempt.left_s, begun=begun)
             ended = outcome if step is None else await attempt.pause(step.wait_s)
             if ended is not None or step is None:
                 await self._settle(attempt, ended or outcome)
@@ -188,7 +188,10 @@ class Workshop:
             ours.append(attempt)
 
     async def _again(self, attempt: Attempt, outcome: Outcome, step: Step) -> Attempt | None:
-        """Open the next attempt in place of one that failed; None when the job is not ours any more."""
+        """Open the next attempt in place of one that failed; None when the job is not ours any more.
+
+        What the failed one has not written yet is refused by the log from then on.
+        """
         target, settlement = (step.provider, step.model), attempt.settlement(outcome)
         rates = attempt.claim.rates if step.fallback == attempt.claim.fallback else self._prices.rates(*target)
         claim = await self._insist(

@@ -128,7 +128,7 @@ async def test_days_are_told_apart_and_kept_for_a_while(guarded: Stack) -> None:
     assert 400 * 86_400 <= ttl <= 401 * 86_400
     for days_ago, requests in ((1, 5), (40, 7), (399, 11), (401, 13)):
         await guarded.redis.hset(  # type: ignore[misc]
-            guarded.keys.ledger("alice", today - days_ago), "requests:key_1:openai/a:b/c", requests
+            guarded.keys.ledger("alice", today - days_ago), "requests:key_1:openai/a:b/c", str(requests)
         )
 
     def day(ago: int) -> str:

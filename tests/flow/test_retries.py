@@ -1,4 +1,4 @@
-"""Failures before the first token: asked again, then the fallbacks in turn; the reader sees each step."""
+"""When a provider fails: asked again before the first token, then the fallbacks in turn; the reader sees each step."""
 
 import time
 from typing import Any
@@ -7,7 +7,21 @@ import pytest
 
 from shared.requests import JobRequest
 from tests.client import Client, text
-from tests.provider import Cut, Delay, Failure, HttpError, Silence, Text, Wait
+from tests.provider import (
+    Cut,
+    Delay,
+    Eof,
+    Failure,
+    HttpError,
+    RawBytes,
+    Silence,
+    Step,
+    StreamError,
+    Text,
+    Tokens,
+    Usage,
+    Wait,
+)
 from tests.stack import Stack
 from worker import retries
 from worker.failures import failure
@@ -67,15 +81,75 @@ async def test_a_silent_provider_makes_room_for_a_fallback(bare: Stack) -> None:
     assert [call.model for call in bare.provider.calls] == ["m", "other"], "what may be billed is not asked for twice"
 
 
-async def test_after_the_first_token_nothing_is_repeated(stack: Stack, client: Client) -> None:
+MID_ANSWER: list[Step] = [
+    Cut(),
+    Cut(fin=True),
+    Eof(),
+    StreamError(),
+    RawBytes(b"event: content_block_delta\ndata: {nonsense\n\n"),
+    Silence(),
+]
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize("step", MID_ANSWER, ids=lambda value: repr(value)[:24])
+async def test_in_mid_answer_the_next_fallback_starts_it_anew(bare: Stack, name: str, step: Step) -> None:
+    bare.configure(idle_timeout_s=0.3)
+    await bare.worker()
+    await bare.api()
+    client, gate = bare.client(), bare.provider.gate()
+    bare.provider.script("m", Text("half an ans"), Wait(gate), Text("w"), step)
+    bare.provider.script("other", Text("A whole answer."), Usage(input=20, output=3))
+    job_id = await client.submit(provider=name, fallbacks=OTHER, messages=[{"role": "user", "content": "x" * 40}])
+    await client.until(job_id, "token")
+    gate.open()
+    events = await client.all_events(job_id)
+    names = [event.event for event in events if event.event != "token"]
+    assert names == ["queued", "started", "restarted", "completed"]
+    (restarted,) = [event for event in events if event.event == "restarted"]
+    assert restarted.data == {"attempt": 2, "reason": "fallback", "provider": "anthropic", "model": "other"}
+    job = await client.job(job_id)
+    assert text(events) == job["text"] == "A whole answer."
+    assert (job["provider"], job["model"], job["attempts"]) == ("anthropic", "other", 2)
+    assert [call.model for call in bare.provider.calls] == ["m", "other"], "one attempt is one request"
+    assert await bare.provider.calls[0].closed() if isinstance(step, Silence) else True
+    usage = job["usage"]
+    assert (usage["input_tokens"], usage["output_tokens"], usage["estimated"]) == (10 + 20, 3 + 3, True)
+
+
+async def test_in_mid_answer_nothing_is_repeated_without_a_fallback(stack: Stack, client: Client) -> None:
     gate = stack.provider.gate()
     stack.provider.script("m", Text("half"), Wait(gate), Cut())
-    job_id = await client.submit(fallbacks=OTHER)
+    job_id = await client.submit()
     await client.until(job_id, "token")
     gate.open()
     events = await client.all_events(job_id)
     assert [event.event for event in events] == ["queued", "started", "token", "failed"]
+    assert (await client.job(job_id))["text"] == "half"
     assert len(stack.provider.calls) == 1
+
+
+async def test_what_was_on_its_way_when_the_fallback_began_is_never_seen(stack: Stack, client: Client) -> None:
+    """Text that was not appended yet when its provider failed must not come behind the next attempt's opening."""
+    stack.provider.script("m", *[Text("lost ") for _ in range(200)], StreamError())
+    stack.provider.script("other", Tokens("word by word by word"))
+    for _ in range(10):
+        job_id = await client.submit(fallbacks=OTHER)
+        live = await client.all_events(job_id)
+        assert text(live) == text(await client.all_events(job_id)) == "word by word by word"
+        assert live[-1].event == "completed"
+    assert stack.workers[0].worker.workshop._writer.pending == 0
+
+
+async def test_a_cancel_in_the_fallback_closes_its_call(stack: Stack, client: Client) -> None:
+    stack.provider.script("m", Text("half"), StreamError())
+    stack.provider.script("other", Text("x"), Silence())
+    job_id = await client.submit(fallbacks=OTHER)
+    await stack.provider.next_call()
+    call = await stack.provider.next_call()
+    await client.until(job_id, "restarted")
+    assert (await client.cancel(job_id))["outcome"] == "cancelled"
+    assert await call.closed()
 
 
 async def test_a_cancel_ends_the_wait_for_the_next_try(
