@@ -1,5 +1,7 @@
 """What each kind of provider can honour: asked before anything is queued."""
 
+from collections.abc import Sequence
+
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from shared.tools import Named
@@ -19,6 +21,8 @@ def refused_field(config: ProviderConfig, request: JobRequest) -> str | None:
     match config.kind:
         case "anthropic":
             return _anthropic(request)
+        case "langchain":
+            return _langchain(request, config.honours)
         case "demo":
             return _demo(request)
     return None
@@ -51,6 +55,24 @@ def forced_json(request: JobRequest) -> bool:
 
 LEAST_THINKING = 1024
 """Tokens: Anthropic's smallest budget, which has to be below `max_tokens`."""
+
+
+def _langchain(request: JobRequest, honours: Sequence[str]) -> str | None:
+    """What the operator says of the runnable is all that can be known without importing it."""
+    asked = {
+        "system": request.system is not None or any(message.role == "system" for message in request.messages),
+        "max_tokens": request.max_tokens is not None,
+        "temperature": request.temperature is not None,
+        "top_p": request.top_p is not None,
+        "stop": bool(request.stop),
+        "seed": request.seed is not None,
+        "tools": bool(request.tools),
+        "response_format": request.json_format is not None,
+        "reasoning": request.reasoning is not None,
+        "images": any(message.images() for message in request.messages),
+    }
+    refused = next((name for name, is_asked in asked.items() if is_asked and name not in honours), None)
+    return "messages" if refused == "images" else refused
 
 
 def _demo(request: JobRequest) -> str | None:

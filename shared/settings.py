@@ -43,19 +43,43 @@ def _check_base_url(value: str) -> str:
 
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
 
+RUNNABLE_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+
+Honoured = Literal[
+    "system", "max_tokens", "temperature", "top_p", "stop", "seed",
+    "tools", "images", "response_format", "reasoning", "finish_reason",
+]  # fmt: skip
+
 
 class ProviderConfig(BaseModel):
     """One provider under one name: which SDK speaks to it, where, with which key."""
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["openai", "anthropic", "demo"]
+    kind: Literal["openai", "anthropic", "langchain", "demo"]
     base_url: BaseUrl | None = None
     api_key: SecretStr | None = None
     models: list[str] = []
     """What the page and `GET /v1/models` offer; any other model may be asked for all the same."""
     continues: bool | None = None
     """Whether it can go on from the beginning of an answer (vLLM: `continue_final_message`); None: as its kind can."""
+    runnable: Annotated[str, Field(pattern=RUNNABLE_PATTERN)] | None = None
+    """`module:attribute` of a LangChain Runnable. Only workers import it."""
+    honours: list[Honoured] = ["system"]
+    """What a request may ask of the runnable beside its messages: nobody can know but who wrote it."""
+
+    def misfit(self) -> str | None:
+        """Say what does not go together in this row; None when it can be used."""
+        if self.kind == "langchain":
+            if self.runnable is None:
+                return "has no runnable"
+            if self.base_url is not None or self.api_key is not None:
+                return "is a runnable of its own: it has no base_url and no api_key"
+        elif self.runnable is not None or "honours" in self.model_fields_set:
+            return "has a runnable or honours, which only kind langchain has"
+        elif self.kind != "demo" and self.base_url is None and self.api_key is None:
+            return "has neither base_url nor api_key"
+        return None
 
 
 BUILT_IN_PROVIDERS = ("openai", "anthropic", "demo")
@@ -164,8 +188,8 @@ class Settings(BaseSettings):
         if taken:
             raise ValueError(f"REJOIN_PROVIDERS: {taken[0]!r} is built in, choose another name")
         for name, config in self.more_providers.items():
-            if config.kind != "demo" and config.base_url is None and config.api_key is None:
-                raise ValueError(f"REJOIN_PROVIDERS: {name!r} has neither base_url nor api_key")
+            if (misfit := config.misfit()) is not None:
+                raise ValueError(f"REJOIN_PROVIDERS: {name!r} {misfit}")
         return self
 
     def providers(self) -> dict[str, ProviderConfig]:

@@ -18,7 +18,7 @@ from shared.requests import JobRequest
 from shared.spent import UNASKED, Settlement
 from shared.structured import Misfit, parsed
 from worker.continuation import Continuation
-from worker.failures import Failure, explain, failure, is_stale_connection
+from worker.failures import UNKNOWN, Failure, explain, failure, is_stale_connection
 from worker.providers.base import Finish, Provider
 from worker.writer import AttemptLog, Writer
 
@@ -31,7 +31,9 @@ CLOSE_S: Final = 2.0
 NO_ANSWER: Final = ("tool_calls", "content_filter")
 """How an answer ends that is not to be checked: it is a call, or was cut by the provider's filter."""
 
-BILLED_SILENCE: Final = ("first_token_timeout", "idle_timeout", "job_timeout", "provider_truncated", "storage_full")
+BILLED_SILENCE: Final = (
+    "first_token_timeout", "idle_timeout", "job_timeout", "provider_truncated", "storage_full", "invalid_output",
+)  # fmt: skip
 """Failures of a call that a provider may have worked on all the same."""
 
 
@@ -294,7 +296,7 @@ class Attempt:
 
     def _failed(self, error: BaseException) -> Failed:
         why = explain(error)
-        if why.code in ("internal_error", "provider_protocol"):
+        if why.code in UNKNOWN:
             # The place, not the words: a provider's message may hold what nobody should read in a log.
             where = traceback.extract_tb(error.__traceback__)[-1]
             logger.error(

@@ -95,6 +95,10 @@ UNREADABLE: Final = (
 )
 
 
+UNKNOWN: Final = ("internal_error", "provider_protocol")
+"""Codes of what no SDK has raised: our own faults, or an answer that we could not read."""
+
+
 def failure(code: str, retry_after_s: float | None = None) -> Failure:
     """Return the failure of a code."""
     retryable, message = CODES[code]

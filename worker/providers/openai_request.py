@@ -21,9 +21,9 @@ def body(request: JobRequest, *, limit: str, continues: bool) -> dict[str, Any]:
         "top_p": request.top_p,
         "stop": request.stop or None,
         "seed": request.seed,
-        "tools": [_tool(tool) for tool in request.tools] or None,
+        "tools": [tool(function) for function in request.tools] or None,
         "tool_choice": _choice(request) if request.tools else None,
-        "response_format": _format(request),
+        "response_format": response_format(request),
         "reasoning_effort": request.reasoning.effort if request.reasoning else None,
     }
     return {
@@ -61,11 +61,11 @@ def _call(call: FlatCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _tool(tool: Function) -> dict[str, Any]:
-    return {"type": "function", "function": tool.model_dump(exclude_none=True)}
+def tool(function: Function) -> dict[str, Any]:
+    return {"type": "function", "function": function.model_dump(exclude_none=True)}
 
 
-def _format(request: JobRequest) -> dict[str, Any] | None:
+def response_format(request: JobRequest) -> dict[str, Any] | None:
     if request.json_format is None:
         return None
     return request.json_format.model_dump(by_alias=True, exclude_none=True)

@@ -1,5 +1,7 @@
 """The providers of this worker, by the names that jobs use."""
 
+import sys
+
 from shared.settings import ProviderConfig, Settings
 from worker.providers.anthropic import AnthropicProvider
 from worker.providers.base import NotConfigured, Provider
@@ -14,8 +16,20 @@ def _make(name: str, config: ProviderConfig, transport: Transport) -> Provider:
             return OpenAIProvider(config, transport, compatible=name != "openai")
         case "anthropic":
             return AnthropicProvider(config, transport)
+        case "langchain":
+            return _langchain(name, config)
         case "demo":
             return DemoProvider()
+
+
+def _langchain(name: str, config: ProviderConfig) -> Provider:
+    """Return a runnable's provider, or end the process with one line that says what is missing."""
+    try:
+        # Only here: an extra, and half a second for those who do not use it.
+        from worker.providers.langchain import LangChainProvider
+    except ModuleNotFoundError as error:
+        sys.exit(f"rejoin: REJOIN_PROVIDERS: {name!r} needs {error.name}: pip install 'rejoin[langchain]'")
+    return LangChainProvider(name, config)
 
 
 class Providers:
