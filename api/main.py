@@ -14,6 +14,7 @@ from api import access_log, problems
 from api.connection import note_connection
 from api.routes import events, health, jobs, models, page, usage
 from api.state import State
+from shared.garbage import spare_the_start
 from shared.prices import Prices
 from shared.redis import REDIS_FAULTS, Scripts
 from shared.requests import JobRequest
@@ -99,5 +100,7 @@ def _describe_bodies(app: FastAPI) -> None:
 def __getattr__(name: str) -> FastAPI:
     """Build `app` when a server asks for it, so that importing this module does no work."""
     if name == "app":
-        return create_app(load_settings("api"))
+        app = create_app(load_settings("api"))
+        spare_the_start()
+        return app
     raise AttributeError(name)

@@ -4,6 +4,7 @@ import logging
 
 import uvloop
 
+from shared.garbage import spare_the_start
 from shared.settings import load_settings
 from worker.dispatch import serve
 from worker.workshop import Workshop
@@ -17,7 +18,9 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
     async def run() -> None:
-        await serve(Workshop(settings))
+        workshop = Workshop(settings)
+        spare_the_start()
+        await serve(workshop)
 
     uvloop.run(run())
 
