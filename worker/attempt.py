@@ -32,7 +32,8 @@ NO_ANSWER: Final = ("tool_calls", "content_filter")
 """How an answer ends that is not to be checked: it is a call, or was cut by the provider's filter."""
 
 BILLED_SILENCE: Final = (
-    "first_token_timeout", "idle_timeout", "job_timeout", "provider_truncated", "storage_full", "invalid_output",
+    "first_token_timeout", "idle_timeout", "job_timeout", "provider_truncated", "provider_protocol", "storage_full",
+    "invalid_output",
 )  # fmt: skip
 """Failures of a call that a provider may have worked on all the same."""
 

@@ -3,13 +3,18 @@
 A provider's message may hold a host, an organisation or a key, so the reader gets our sentence for the code.
 """
 
+import math
+import re
+import time
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
 import anthropic
 import httpx2
 import openai
 
-from worker.providers.base import NotConfigured, StreamError, Truncated
+from worker.providers.base import NotAStream, NotConfigured, StreamError, Truncated
 from worker.providers.sse import EventTooLarge
 from worker.providers.transport import StaleConnection
 
@@ -46,26 +51,39 @@ CODES: Final = {
     "internal_error": (True, "The worker failed on this job."),
 }
 
-# The types and codes that providers use in error bodies and error events.
+# The codes and types of providers' error objects, wherever they tell more than the status they come with.
 KINDS: Final = {
     "authentication_error": "provider_authentication",
     "invalid_api_key": "provider_authentication",
+    "account_deactivated": "provider_authentication",
     "permission_error": "provider_permission",
+    "unsupported_country_region_territory": "provider_permission",
     "billing_error": "provider_quota_exhausted",
+    "billing_hard_limit_reached": "provider_quota_exhausted",
+    "billing_not_active": "provider_quota_exhausted",
     "insufficient_quota": "provider_quota_exhausted",
     "not_found_error": "provider_model_not_found",
     "model_not_found": "provider_model_not_found",
+    "DeploymentNotFound": "provider_model_not_found",
     "context_length_exceeded": "context_too_long",
+    "exceed_context_size_error": "context_too_long",
     "string_above_max_length": "context_too_long",
     "request_too_large": "context_too_long",
+    "invalid_prompt": "content_refused",
     "content_policy_violation": "content_refused",
+    "image_content_policy_violation": "content_refused",
+    "misalignment_policy_violation": "content_refused",
+    "bio_policy": "content_refused",
     "content_filter": "content_refused",
-    "invalid_request_error": "provider_bad_request",
     "rate_limit_error": "provider_rate_limited",
     "rate_limit_exceeded": "provider_rate_limited",
     "overloaded_error": "provider_overloaded",
+    "engine_overloaded": "provider_overloaded",
     "timeout_error": "provider_timeout",
 }
+
+BAD_REQUESTS: Final = frozenset(("invalid_request_error", "BadRequestError"))
+"""As broad as the status 400; in a stream there is no status."""
 
 STATUSES: Final = {
     400: "provider_bad_request",
@@ -74,13 +92,37 @@ STATUSES: Final = {
     403: "provider_permission",
     404: "provider_model_not_found",
     408: "provider_timeout",
+    409: "provider_error",
     413: "context_too_long",
     422: "provider_bad_request",
     429: "provider_rate_limited",
     503: "provider_overloaded",
     504: "provider_timeout",
+    524: "provider_timeout",
     529: "provider_overloaded",
 }
+
+WORDY: Final = frozenset((None, 400, 413, 422, 500))
+"""Statuses (or none, in a stream) under which only the message tells what is wrong."""
+
+MESSAGES: Final = [
+    (re.compile(pattern, re.IGNORECASE), code)
+    for pattern, code in (
+        # Anthropic; OpenAI and vLLM; vLLM; Ollama and llama.cpp; Gemini
+        (r"prompt is too long|exceed context limit", "context_too_long"),
+        (r"maximum context length|context window", "context_too_long"),
+        (r"longer than the maximum model length|too long to fit", "context_too_long"),
+        (r"exceeds? (the |the available |maximum )?context (length|size)", "context_too_long"),
+        (r"exceeds the maximum number of tokens", "context_too_long"),
+        (
+            r"credit balance is too low|exceeded your current quota|insufficient (balance|credits)",
+            "provider_quota_exhausted",
+        ),
+        # Anthropic; Azure; OpenAI
+        (r"content filtering policy|content management policy|violating our usage policy", "content_refused"),
+    )
+]
+"""What providers give no code for. Their words change: what is not found here is a bad request like any other."""
 
 
 # What our own reading of an answer stumbles over when the answer is not what the API says.
@@ -112,15 +154,17 @@ def explain(error: BaseException) -> Failure:
             return failure("provider_not_configured")
         case Truncated():
             return failure("provider_truncated")
+        case NotAStream():
+            return failure("provider_protocol")
         case StreamError():
-            return failure(KINDS.get(error.kind, "provider_error"))
+            return failure(_code(None, error.error))
         case openai.APIStatusError() | anthropic.APIStatusError():
             return _by_status(error)
-        case openai.APITimeoutError() | anthropic.APITimeoutError():
+        case openai.APITimeoutError() | anthropic.APITimeoutError() if not _is_connect(error.__cause__):
             return failure("provider_timeout")
         case openai.APIConnectionError() | anthropic.APIConnectionError():
             return failure("provider_unreachable")
-        case httpx2.TimeoutException():
+        case httpx2.TimeoutException() if not _is_connect(error):
             return failure("provider_timeout")
         case httpx2.HTTPError() | OSError():
             return failure("provider_unreachable")
@@ -134,25 +178,75 @@ def is_stale_connection(error: BaseException) -> bool:
     return isinstance(error.__cause__, StaleConnection)
 
 
+def _is_connect(error: BaseException | None) -> bool:
+    """Say whether there was no connection yet: then nobody has worked on the request."""
+    return isinstance(error, httpx2.ConnectTimeout)
+
+
 def _by_status(error: openai.APIStatusError | anthropic.APIStatusError) -> Failure:
-    code = None
-    for kind in (getattr(error, "code", None), getattr(error, "type", None)):
-        specific = KINDS.get(str(kind))
-        # A type as broad as the status adds nothing; a code such as context_length_exceeded does.
-        if specific is not None and specific != "provider_bad_request":
-            code = specific
-            break
-    if code is None:
-        fallback = "provider_error" if error.status_code >= 500 else "provider_bad_request"
-        code = STATUSES.get(error.status_code, fallback)
-    return failure(code, _retry_after_s(error.response.headers))
+    body, headers = error.body, error.response.headers
+    # One SDK gives the object inside, the other all of it.
+    inner = body["error"] if isinstance(body, dict) and body.get("error") else body
+    why = failure(_code(error.status_code, inner), _retry_after_s(headers))
+    return why._replace(retryable=False) if headers.get("x-should-retry") == "false" else why
+
+
+def _code(status: int | None, error: object) -> str:
+    """Return the code of a provider's error object, which came with a status, or in mid-stream without one."""
+    kinds, message = _said(error)
+    for kind in kinds:
+        if (code := KINDS.get(kind)) is not None:
+            # Known to the provider, but not for us.
+            return "provider_permission" if status == 403 and code == "provider_model_not_found" else code
+    if status in WORDY:
+        for pattern, code in MESSAGES:
+            if pattern.search(message):
+                return code
+    if status is None:
+        if not BAD_REQUESTS.isdisjoint(kinds):
+            return "provider_bad_request"
+        # Compatible servers put the status into the object.
+        status = next((int(kind) for kind in kinds if re.fullmatch("[1-5][0-9][0-9]", kind)), 500)
+    if status in STATUSES:
+        return STATUSES[status]
+    if status < 400:
+        return "provider_protocol"
+    return "provider_error" if status >= 500 else "provider_bad_request"
+
+
+def _said(error: object) -> tuple[list[str], str]:
+    """Return codes and types, the closer one first, and the message of an error object, whatever its shape."""
+    if isinstance(error, str):
+        return [error], error
+    if not isinstance(error, dict):
+        return [], ""
+    deeper = error.get("innererror")
+    kinds = [error.get("code"), error.get("type"), deeper.get("code") if isinstance(deeper, dict) else None]
+    message = error.get("message") or error.get("detail")
+    return [str(kind) for kind in kinds if isinstance(kind, str | int)], message if isinstance(message, str) else ""
 
 
 def _retry_after_s(headers: httpx2.Headers) -> float | None:
-    """Read `retry-after-ms`, else `retry-after` in seconds; a date is not worth parsing: providers send seconds."""
+    """Read `retry-after-ms`, else `Retry-After`: seconds, or a date (RFC 9110 § 10.2.3)."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return float(headers[name]) * unit_s
-        except (KeyError, ValueError):
+        if (text := headers.get(name)) is None:
             continue
+        try:
+            wait_s = float(text) * unit_s
+        except ValueError:
+            until, now = _date_s(text), _date_s(headers.get("date", ""))
+            if until is None:
+                continue
+            wait_s = until - (time.time() if now is None else now)
+        if math.isfinite(wait_s):
+            return max(0.0, wait_s)
     return None
+
+
+def _date_s(text: str) -> float | None:
+    """Return an HTTP date as seconds since 1970; None when it is none."""
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

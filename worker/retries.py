@@ -39,7 +39,7 @@ def next_step(
     `left_s`: what is left of the job's time. A wait that would outlast it is not begun.
     `begun`: it failed in mid-answer, which has been paid for, and is not asked of the same provider again.
     """
-    if failure.code in AGAIN and tries < TRIES and not begun:
+    if failure.code in AGAIN and failure.retryable and tries < TRIES and not begun:
         wait_s = max(_backoff_s(tries), failure.retry_after_s or 0)
         # A provider that asks for patience is asked again only where nobody else can answer sooner.
         if wait_s < left_s and (wait_s <= LONGEST_WAIT_S or fallback == len(request.fallbacks)):

@@ -72,7 +72,7 @@ async def test_a_slow_first_token_is_measured(stack: Stack, client: Client, name
         ("error-529", "provider_overloaded", True, REQUESTS_PER_ATTEMPT),
         ("cut-at-once", "provider_unreachable", True, REQUESTS_PER_ATTEMPT),
         ("cut-in-silence", "provider_unreachable", True, REQUESTS_PER_ATTEMPT),
-        ("no-stream", "provider_truncated", True, 1),
+        ("no-stream", "provider_protocol", True, 1),
     ],
 )
 async def test_a_failure_before_the_first_token(

@@ -80,7 +80,7 @@ class _Answer:
         elif event.event == b"message_stop":
             self._whole = True
         elif event.event == b"error":
-            raise StreamError(str((load(event.data).get("error") or {}).get("type") or "error"))
+            raise StreamError(load(event.data).get("error"))
         return self._whole
 
     def _block(self, begun: dict[str, Any]) -> None:

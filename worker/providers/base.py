@@ -60,11 +60,18 @@ class Provider(Protocol):
 
 
 class StreamError(Exception):
-    """An error event in mid-stream, after HTTP 200. `kind` is the provider's own type or code."""
+    """An error after HTTP 200: an event in mid-stream, or a body in place of one.
 
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
-        self.kind = kind
+    `error` is the provider's own word or object. It tells what happened (`worker.failures`) and is shown to nobody.
+    """
+
+    def __init__(self, error: object) -> None:
+        super().__init__()
+        self.error = error
+
+
+class NotAStream(Exception):
+    """A whole document where a stream was asked for."""
 
 
 class Truncated(Exception):

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import httpx2
 
-from shared.events import dump
-from worker.providers.base import Sink
+from shared.events import dump, load
+from worker.providers.base import NotAStream, Sink, StreamError
 from worker.providers.connection import Answer
 from worker.providers.sse import ServerSentEvent, SseDecoder
 from worker.providers.transport import ANSWER
@@ -16,6 +16,8 @@ from worker.providers.transport import ANSWER
 DRAIN_S: Final = 0.1
 """How long an answer's last bytes may take after its end marker, so that the connection can be used again."""
 
+DOCUMENTS: Final = ("application/json", "text/html")
+"""What proxies and servers that do not stream answer 200 with. Other types, and none, are taken for a stream."""
 
 _HEADERS: Final = {"Content-Type": "application/json", "X-Stainless-Raw-Response": "stream"}
 """The second is the SDKs' word for: give the response back unread."""
@@ -36,9 +38,22 @@ async def stream(client: Any, path: str, body: object, sink: Sink, take: Callabl
     options = {"headers": _HEADERS}
     response: httpx2.Response = await client.post(path, content=dump(body), cast_to=httpx2.Response, options=options)
     try:
+        if response.headers.get("content-type", "").partition(";")[0].strip().lower() in DOCUMENTS:
+            await _refuse(response)
         await _listen(response, sink, take)
     finally:
         await response.aclose()
+
+
+async def _refuse(response: httpx2.Response) -> NoReturn:
+    """Raise what a document says that came in place of a stream."""
+    try:
+        said = load(await response.aread())
+    except ValueError:
+        said = None
+    if isinstance(said, dict) and said.get("error") is not None:
+        raise StreamError(said["error"])
+    raise NotAStream
 
 
 async def _listen(response: httpx2.Response, sink: Sink, take: Callable[[ServerSentEvent], bool]) -> None:

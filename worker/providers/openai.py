@@ -66,7 +66,7 @@ class _Answer:
             return True
         chunk = load(event.data)
         if "error" in chunk and chunk["error"] is not None:
-            raise StreamError(_kind(chunk["error"]))
+            raise StreamError(chunk["error"])
         if choices := chunk.get("choices"):
             choice = choices[0]
             delta = choice.get("delta") or {}
@@ -78,6 +78,8 @@ class _Answer:
                 self._tool_call(piece)
             if reason := choice.get("finish_reason"):
                 self._reason = reason
+        elif chunk.get("object") == "error":
+            raise StreamError(chunk)
         if raw := chunk.get("usage"):
             self._usage = _usage(raw)
         return False
@@ -112,10 +114,3 @@ def _usage(raw: dict[str, Any]) -> Usage | None:
         output_tokens=raw.get("completion_tokens") or 0,
         reasoning_tokens=written.get("reasoning_tokens") or 0,
     )
-
-
-def _kind(error: object) -> str:
-    """Return the type or code of an error frame, whose shape differs between servers."""
-    if isinstance(error, dict):
-        return str(error.get("code") or error.get("type") or "error")
-    return "error"
