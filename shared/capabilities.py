@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from shared import claude
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
-from shared.tools import Named
 
 
 def can_continue(config: ProviderConfig, request: JobRequest) -> bool:
@@ -13,48 +13,21 @@ def can_continue(config: ProviderConfig, request: JobRequest) -> bool:
         return False
     if config.continues is not None:
         return config.continues
-    return config.kind in ("anthropic", "demo")
+    if config.kind == "anthropic":
+        return claude.claude(request.model).prefills
+    return config.kind == "demo"
 
 
 def refused_field(config: ProviderConfig, request: JobRequest) -> str | None:
     """Name the first field of the request that this provider cannot honour; None when it can honour all."""
     match config.kind:
         case "anthropic":
-            return _anthropic(request)
+            return claude.refused_field(request)
         case "langchain":
             return _langchain(request, config.honours)
         case "demo":
             return _demo(request)
     return None
-
-
-def _anthropic(request: JobRequest) -> str | None:
-    if request.seed is not None:
-        return "seed"
-    if request.temperature is not None and (request.temperature > 1 or (request.thinks and request.temperature != 1)):
-        return "temperature"
-    if request.thinks and request.top_p is not None and request.top_p < 0.95:
-        return "top_p"
-    if request.thinks and (request.tool_choice == "required" or isinstance(request.tool_choice, Named)):
-        return "tool_choice"
-    if request.thinks and request.max_tokens is not None and request.max_tokens <= LEAST_THINKING:
-        return "max_tokens"
-    if request.json_format is not None and forced_json(request) and (request.tools or request.thinks):
-        # The tool that makes such an answer would have to be forced.
-        return "response_format"
-    if all(message.role == "system" for message in request.messages):
-        return "messages"
-    return None
-
-
-def forced_json(request: JobRequest) -> bool:
-    """Say whether Anthropic has to be made to answer in JSON by a tool: it knows schemas of objects alone."""
-    schema = request.json_format.schema_value if request.json_format is not None else None
-    return request.json_format is not None and (schema or {}).get("type") != "object"
-
-
-LEAST_THINKING = 1024
-"""Tokens: Anthropic's smallest budget, which has to be below `max_tokens`."""
 
 
 def _langchain(request: JobRequest, honours: Sequence[str]) -> str | None:

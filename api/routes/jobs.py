@@ -87,7 +87,7 @@ def _provider_of(job: JobRequest, here: State) -> ProviderConfig:
         other = here.providers.get(fallback.provider)
         if other is None:
             raise refused("unknown_provider", "fallbacks", "there is no provider of this name")
-        if (field := refused_field(other, job)) is not None:
+        if (field := refused_field(other, job.asked_of(fallback.provider, fallback.model))) is not None:
             raise refused("unsupported_parameter", "fallbacks", f"one of them cannot honour {field}")
     return config
 

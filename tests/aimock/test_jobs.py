@@ -146,3 +146,44 @@ async def test_it_takes_its_own_thought_back_with_the_call_s_result(stack: Stack
     events = await client.all_events(await client.submit("thinking-tool", "anthropic", messages=turns, **fields))
     assert events[-1].event == "completed"
     assert text(events)
+
+
+@BOTH
+async def test_the_result_of_its_call_is_taken_back(stack: Stack, client: Client, name: str) -> None:
+    """It answers by whether there is a result: the second turn has to bring the first one's call along."""
+    asked = {"role": "user", "content": "Weather in Paris?"}
+    first = await client.submit("two-tools", name, messages=[asked], tools=TOOLS)
+    await client.all_events(first)
+    job = await client.job(first)
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "20"} for call in job["tool_calls"]]
+    turns = [asked, {"role": "assistant", "content": job["text"] or None, "tool_calls": job["tool_calls"]}, *results]
+    events = await client.all_events(await client.submit("two-tools", name, messages=turns, tools=TOOLS))
+    assert (events[-1].data["finish_reason"], text(events)) == ("stop", "20 degrees at noon.")
+
+
+@BOTH
+async def test_what_passes_by_itself_is_asked_for_again(
+    stack: Stack, client: Client, aimock: Aimock, name: str
+) -> None:
+    job_id = await client.submit("recovers", name)
+    events = await client.all_events(job_id)
+    assert (events[-1].event, text(events)) == ("completed", "Now it works.")
+    assert (await client.job(job_id))["attempts"] == len(await aimock.requests()) == 2
+
+
+@BOTH
+async def test_its_thinking_is_told_apart(stack: Stack, client: Client, name: str) -> None:
+    job_id = await client.submit("thinking", name, reasoning={"effort": "low"})
+    events = await client.all_events(job_id)
+    job = await client.job(job_id)
+    assert "".join(event.data["text"] for event in events if event.event == "reasoning") == job["reasoning"]
+    assert (job["reasoning"], job["text"]) == ("Six times seven, then.", "42")
+
+
+@BOTH
+async def test_an_answer_in_json_is_read(stack: Stack, client: Client, name: str) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    wanted = {"type": "json_schema", "json_schema": {"schema": schema}}
+    job_id = await client.submit("json", name, response_format=wanted)
+    await client.all_events(job_id)
+    assert (await client.job(job_id))["parsed"] == {"city": "Paris", "temperatures": [20, 21.5], "sunny": True}

@@ -33,7 +33,7 @@ async def house(shared_valkey: Valkey, request: pytest.FixtureRequest) -> AsyncI
             await stack.close()
 
 
-@pytest.fixture(params=ROWS, ids=lambda row: row.name)
+@pytest.fixture(params=ROWS, ids=lambda row: row.label or row.name)
 def row(request: pytest.FixtureRequest) -> Row:
     """Each provider that speaks as scripted."""
     found: Row = request.param
@@ -45,7 +45,7 @@ def bench(house: tuple[Stack, Client], row: Row) -> Bench:
     return Bench(*house, row)
 
 
-@pytest.fixture(params=(*ROWS, DEMO), ids=lambda row: row.name)
+@pytest.fixture(params=(*ROWS, DEMO), ids=lambda row: row.label or row.name)
 def any_bench(house: tuple[Stack, Client], request: pytest.FixtureRequest) -> Bench:
     """Each provider, also the one that has only its own words."""
     return Bench(*house, request.param)

@@ -35,6 +35,8 @@ class Row:
     """A provider as these tests know it. What it does not say of itself it does as OpenAI's chat completions do."""
 
     name: str
+    label: str = ""
+    """What the tests call it, where one provider has several rows."""
     config: Callable[[ScriptedProvider], dict[str, Any]] | None
     """Its row in `REJOIN_PROVIDERS`; None where it is built in."""
     cannot: Mapping[Feature, str] = field(default_factory=dict)
@@ -100,6 +102,17 @@ ROWS: Final[Sequence[Row]] = (
         config=None,
         cannot={"seed": "seed"},
         json_by_tool=True,
+        signs=True,
+        tells_refusal=True,
+        stream_error="provider_overloaded",
+    ),
+    # What is not in the table of models is taken for the newest.
+    Row(
+        name="anthropic",
+        label="newest-claude",
+        config=None,
+        model="claude-next-{}",
+        cannot={"seed": "seed", "temperature": "temperature", "top_p": "top_p", "forced_tool": "tool_choice"},
         signs=True,
         tells_refusal=True,
         stream_error="provider_overloaded",

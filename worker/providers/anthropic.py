@@ -5,7 +5,7 @@ from typing import Any, Final
 import httpx2
 from anthropic import AsyncAnthropic
 
-from shared.capabilities import forced_json
+from shared.claude import json_way
 from shared.events import load
 from shared.prices import Usage
 from shared.requests import JobRequest
@@ -42,7 +42,7 @@ class AnthropicProvider:
         )
 
     async def generate(self, request: JobRequest, sink: Sink) -> Finish:
-        answer = _Answer(sink, as_text=forced_json(request))
+        answer = _Answer(sink, as_text=json_way(request) == "tool")
         await http.stream(self._client, "/v1/messages", body(request), sink, answer.take)
         return answer.finish()
 
