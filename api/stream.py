@@ -1,6 +1,6 @@
 """The responses that stream: a reader's batches as SSE or NDJSON, on sse-starlette's response.
 
-sse-starlette sets the headers, answers HEAD and notices the server's exit. Its four tasks a stream, and an
+sse-starlette sets the headers and notices the server's exit. Its four tasks a stream, and an
 encoder that takes dicts apart, are what we do without: one task, which live tokens do not even wake, and frames that
 are encoded once for all readers.
 """
@@ -68,10 +68,6 @@ class LogResponse(EventSourceResponse):
         self._ping_chunk = PING_CHUNK if media_type == SSE else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":
-            self._hub.detach(self._reader)
-            await super().__call__(scope, receive, send)
-            return
         self._connection = connection = Connection.of(scope, send)
         self._reader.on_stall = connection.abort
         gone = asyncio.create_task(self._until_gone(receive))

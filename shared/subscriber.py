@@ -125,6 +125,10 @@ class Subscriber:
 
     def _take(self, reply: Any) -> None:
         """Take one reply: a PING's has two parts, an UNSUBSCRIBE's is nobody's business."""
+        if isinstance(reply, Exception):
+            # An ACL without this channel, say: readers then look into the log once a second.
+            logger.error("Redis refuses a subscription: %s", reply)
+            return
         if not isinstance(reply, list) or len(reply) != 3:
             return
         kind, name, payload = reply

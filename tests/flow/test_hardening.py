@@ -380,3 +380,21 @@ async def test_a_provider_held_for_want_of_room_is_read_again_when_there_is_room
         assert len(text(await client.all_events(job_id))) == 18_000
     assert writer.pending == 0
     assert not writer.full
+
+
+async def test_readers_whose_process_may_not_subscribe_miss_nothing(
+    bare: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An ACL without our channels: its readers look into the log, and the operator is told."""
+    user = f"user-{bare.prefix}"
+    await bare.redis.execute_command("ACL", "SETUSER", user, "on", ">secret", "~*", "+@all", "resetchannels")
+    try:
+        await bare.worker()
+        await bare.api(redis_url=bare.valkey.url.replace("//", f"//{user}:secret@"))
+        bare.provider.script("m", Text("all "), Text("of it"))
+        client = bare.client()
+        events = await client.all_events(await client.submit())
+        assert (text(events), events[-1].event) == ("all of it", "completed")
+        assert "refuses a subscription" in caplog.text
+    finally:
+        await bare.redis.execute_command("ACL", "DELUSER", user)
