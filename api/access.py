@@ -13,6 +13,7 @@ from api.problems import Problem
 from shared.clock import wall_ms
 from shared.errors import JobNotFound
 from shared.jobs import Job, Jobs
+from shared.keyring import Limits, covers
 from shared.settings import Settings, hash_key, key_id
 
 LOCAL_OWNER: Final = "local"
@@ -27,29 +28,34 @@ def _unauthorized(code: str, detail: str) -> Problem:
 
 
 class Caller(NamedTuple):
+    """On whose behalf somebody asks, by which key, and what that key may do."""
+
     owner: str
-    key: str | None
-    """What the key is called in the ledger; None where none is needed."""
+    key: str | None = None
+    """What the key is called (`key_…`), in the ledger too; None where none is needed."""
+    limits: Limits = Limits()
+    models: tuple[str, ...] = ()
+    """Patterns of `provider/model`; none is all."""
+
+    def may_ask(self, provider: str, model: str) -> bool:
+        return covers(self.models, provider, model)
 
 
 class Access:
     def __init__(self, settings: Settings, jobs: Jobs, now_ms: Callable[[], int] = wall_ms) -> None:
         self._required = settings.auth == "required"
         self._owners = settings.api_keys
+        self._owners_by_id = {key_id(hashed): owner for hashed, owner in settings.api_keys.items()}
         self._secret = settings.ticket_secret()
         self._jobs = jobs
         self._now_ms = now_ms
 
-    def owner(self, request: Request) -> str:
-        """Return on whose behalf somebody asks, or raise a 401 problem."""
-        return self.caller(request).owner
-
-    def caller(self, request: Request) -> Caller:
+    async def caller(self, request: Request) -> Caller:
         """Return who asks, or raise a 401 problem."""
         if not self._required:
             if not _is_loopback(request) or _is_rebound(request):
                 raise _unauthorized("loopback_only", "Without keys this server answers its own machine only.")
-            return Caller(LOCAL_OWNER, None)
+            return Caller(LOCAL_OWNER)
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         hashed = hash_key(key.strip())
         owner = self._owners.get(hashed) if scheme.lower() == "bearer" else None
@@ -57,39 +63,42 @@ class Access:
             raise _unauthorized("unauthorized", "A valid key is needed: Authorization: Bearer <key>.")
         return Caller(owner, key_id(hashed))
 
-    async def job(self, request: Request, job_id: str) -> Job:
-        """Return the job when it is the caller's; a foreign one is the same as none."""
-        return await self._owned(self.owner(request), job_id)
-
-    async def job_by_ticket(self, request: Request, job_id: str) -> Job:
-        """Return the job for reading its events: by key, or by a ticket for this one job."""
+    async def reader(self, request: Request, job_id: str) -> Caller:
+        """Return who wants to read a job's events: by key, or by a ticket for this one job. Or raise a 401 problem."""
         ticket = request.query_params.get("ticket")
-        if self._required and ticket is not None and "authorization" not in request.headers:
-            if not self._admits(ticket, job_id):
-                raise _unauthorized("invalid_ticket", "The ticket is not valid for this job, or has expired.")
-            return await self._jobs.get(job_id)
-        return await self.job(request, job_id)
+        if not self._required or ticket is None or "authorization" in request.headers:
+            return await self.caller(request)
+        caller = self._bearer_of(ticket, job_id)
+        if caller is None:
+            raise _unauthorized("invalid_ticket", "The ticket is not valid for this job, or has expired.")
+        return caller
 
-    async def _owned(self, owner: str, job_id: str) -> Job:
+    async def job(self, caller: Caller, job_id: str) -> Job:
+        """Return the job when it is the caller's; a foreign one is the same as none."""
         job = await self._jobs.get(job_id)
-        if job.owner != owner:
+        if job.owner != caller.owner:
             raise JobNotFound
         return job
 
-    def events_url(self, job_id: str) -> str:
-        """Return where to read the job's events without a header, for a while."""
-        expires_s = self._now_ms() // 1000 + TICKET_S
-        return f"/v1/jobs/{job_id}/events?ticket={expires_s}.{self._sign(job_id, expires_s)}"
+    def events_url(self, caller: Caller, job_id: str) -> str:
+        """Return where to read the job's events without a header: for a while, and while the caller's key holds."""
+        expires_s, key = self._now_ms() // 1000 + TICKET_S, caller.key or ""
+        return f"/v1/jobs/{job_id}/events?ticket={expires_s}.{key}.{self._sign(job_id, key, expires_s)}"
 
-    def _admits(self, ticket: str, job_id: str) -> bool:
-        expires, _, signature = ticket.partition(".")
+    def _bearer_of(self, ticket: str, job_id: str) -> Caller | None:
+        """Return who was given the ticket; None when it is not for this job, not ours, or has had its time."""
+        expires, _, rest = ticket.partition(".")
+        key, _, signature = rest.partition(".")
         if not (expires.isascii() and expires.isdigit() and len(expires) < 16):
-            return False
-        good = hmac.compare_digest(signature.encode(), self._sign(job_id, int(expires)).encode())
-        return good and int(expires) * 1000 > self._now_ms()
+            return None
+        good = hmac.compare_digest(signature.encode(), self._sign(job_id, key, int(expires)).encode())
+        if not good or int(expires) * 1000 <= self._now_ms():
+            return None
+        owner = self._owners_by_id.get(key)
+        return None if owner is None else Caller(owner, key)
 
-    def _sign(self, job_id: str, expires_s: int) -> str:
-        mac = hmac.digest(self._secret, f"events:{job_id}:{expires_s}".encode(), "sha256")
+    def _sign(self, job_id: str, key: str, expires_s: int) -> str:
+        mac = hmac.digest(self._secret, f"events:{job_id}:{key}:{expires_s}".encode(), "sha256")
         return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
 

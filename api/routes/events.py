@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from api.asking import Reading
 from api.deadline import deadline
 from api.negotiation import JSON, NDJSON, SSE, accepted
 from api.relay import LogGone
@@ -26,6 +27,7 @@ DEFAULT_WAIT_S: Final = 10.0
 @router.get("/v1/jobs/{job_id}/events")
 async def events(
     request: Request,
+    caller: Reading,
     job_id: JobId,
     last_event_id: Annotated[str | None, Query(max_length=64)] = None,
     wait_s: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = DEFAULT_WAIT_S,
@@ -34,7 +36,7 @@ async def events(
     """Relay the job's events, all of them or those behind `Last-Event-ID`."""
     here = state(request)
     async with deadline():
-        job = await here.access.job_by_ticket(request, job_id)
+        job = await here.access.job(caller, job_id)
     media_type = accepted(request, SSE, NDJSON, JSON)
     cursor = _cursor(request.headers.get("last-event-id"), last_event_id)
     if media_type == JSON:

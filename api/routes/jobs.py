@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
+from api.access import Caller
+from api.asking import Asking
 from api.body import read_json
 from api.deadline import deadline
 from api.negotiation import JSON, NDJSON, SSE, accepted
@@ -40,13 +42,12 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 
 
 @router.post("/v1/jobs", status_code=202, openapi_extra=_BODY)
-async def submit(request: Request) -> Response:
+async def submit(request: Request, caller: Asking) -> Response:
     """Accept a generation. The job and its queue entry exist when this answers."""
     here = state(request)
-    caller = here.access.caller(request)
     media_type = accepted(request, JSON, SSE, NDJSON)
     job = await read_json(request, JobRequest, here.settings.max_body_bytes)
-    provider = _provider_of(job, here)
+    provider = _provider_of(job, caller, here)
     async with deadline():
         created = await here.jobs.create(
             caller.owner,
@@ -65,18 +66,20 @@ async def submit(request: Request) -> Response:
         "id": created.id,
         "status": "queued",
         "url": url,
-        "events_url": here.access.events_url(created.id),
+        "events_url": here.access.events_url(caller, created.id),
         "cancel_url": f"{url}/cancel",
         "created_at": iso(created.created_ms),
     }
     return json_response(body, 202, {"Location": url, "X-Job-ID": created.id})
 
 
-def _provider_of(job: JobRequest, here: State) -> ProviderConfig:
+def _provider_of(job: JobRequest, caller: Caller, here: State) -> ProviderConfig:
     """Return who is asked; refuse what no worker could honour, before anything is queued."""
     config = here.providers.get(job.provider)
     if config is None:
         raise refused("unknown_provider", "provider", "there is no provider of this name")
+    if not caller.may_ask(job.provider, job.model):
+        raise refused("model_not_allowed", "model", "this key may not ask for it")
     if (field := job.unsupported()) is not None:
         raise refused("unsupported_parameter", field, "not supported yet")
     if job.json_format is not None and not is_usable(job.json_format):
@@ -87,6 +90,8 @@ def _provider_of(job: JobRequest, here: State) -> ProviderConfig:
         other = here.providers.get(fallback.provider)
         if other is None:
             raise refused("unknown_provider", "fallbacks", "there is no provider of this name")
+        if not caller.may_ask(fallback.provider, fallback.model):
+            raise refused("model_not_allowed", "fallbacks", "this key may not ask for one of them")
         if (field := refused_field(other, job.asked_of(fallback.provider, fallback.model))) is not None:
             raise refused("unsupported_parameter", "fallbacks", f"one of them cannot honour {field}")
     return config
@@ -95,6 +100,7 @@ def _provider_of(job: JobRequest, here: State) -> ProviderConfig:
 @router.get("/v1/jobs")
 async def list_jobs(
     request: Request,
+    caller: Asking,
     status: Status | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}$")] = None,
@@ -102,13 +108,12 @@ async def list_jobs(
     """List the caller's jobs, newest first, without their texts."""
     here = state(request)
     accepted(request, JSON)
-    owner = here.access.owner(request)
     async with deadline():
-        page = await here.jobs.page(owner, status, limit, None if cursor is None else int(cursor))
+        page = await here.jobs.page(caller.owner, status, limit, None if cursor is None else int(cursor))
     return json_response(
         {
             "object": "list",
-            "data": [job.view(None, here.access.events_url(job.id)) for job in page.jobs],
+            "data": [job.view(None, here.access.events_url(caller, job.id)) for job in page.jobs],
             "has_more": page.next_cursor is not None,
             "next_cursor": None if page.next_cursor is None else str(page.next_cursor),
         }
@@ -116,34 +121,34 @@ async def list_jobs(
 
 
 @router.get("/v1/jobs/{job_id}")
-async def read(request: Request, job_id: JobId) -> Response:
+async def read(request: Request, caller: Asking, job_id: JobId) -> Response:
     """Return the job, with what has been written so far."""
     here = state(request)
     accepted(request, JSON)
     async with deadline():
-        job = await here.access.job(request, job_id)
-        return json_response(await _whole(here, job))
+        job = await here.access.job(caller, job_id)
+        return json_response(await _whole(here, caller, job))
 
 
 @router.delete("/v1/jobs/{job_id}", status_code=204)
-async def delete(request: Request, job_id: JobId) -> Response:
+async def delete(request: Request, caller: Asking, job_id: JobId) -> Response:
     """Forget a finished job and its log at once."""
     here = state(request)
     async with deadline():
-        job = await here.access.job(request, job_id)
+        job = await here.access.job(caller, job_id)
         await here.jobs.delete(job.id, job.owner)
     return Response(status_code=204)
 
 
 @router.post("/v1/jobs/{job_id}/cancel")
-async def cancel(request: Request, job_id: JobId) -> Response:
+async def cancel(request: Request, caller: Asking, job_id: JobId) -> Response:
     """Stop the job and the provider's call. Idempotent; 202 when the worker has not confirmed in time."""
     here = state(request)
     async with deadline():
-        job = await here.access.job(request, job_id)
+        job = await here.access.job(caller, job_id)
     outcome = await cancel_and_wait(here, job.id)
     async with deadline():
-        body = {**await _whole(here, await here.jobs.get(job.id)), "outcome": outcome}
+        body = {**await _whole(here, caller, await here.jobs.get(job.id)), "outcome": outcome}
     return json_response(body, 202 if outcome == "cancelling" else 200)
 
 
@@ -166,6 +171,6 @@ async def cancel_and_wait(here: State, job_id: str) -> CancelOutcome:
     return "cancelling"
 
 
-async def _whole(here: State, job: Job) -> dict[str, Any]:
+async def _whole(here: State, caller: Caller, job: Job) -> dict[str, Any]:
     answer = await here.log.answer(job.id, job.base)
-    return job.view(answer, here.access.events_url(job.id))
+    return job.view(answer, here.access.events_url(caller, job.id))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.asking import Asking
 from api.routes.jobs import json_response
 from api.state import state
 from shared.prices import Prices
@@ -14,11 +15,10 @@ router = APIRouter()
 
 
 @router.get("/v1/models")
-async def models(request: Request) -> Response:
-    """List `provider/model` for every provider that is set up, `demo` first."""
+async def models(request: Request, caller: Asking) -> Response:
+    """List `provider/model` for every provider that is set up, `demo` first, as far as the caller may ask for it."""
     here = state(request)
-    here.access.owner(request)
-    names = offered(here.providers, here.prices)
+    names = [name for name in offered(here.providers, here.prices) if caller.may_ask(*name.split("/", 1))]
     data = [{"id": name, "object": "model", "created": 0, "owned_by": name.partition("/")[0]} for name in names]
     return json_response({"object": "list", "data": data})
 

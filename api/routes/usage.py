@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from api.asking import Asking
 from api.deadline import deadline
 from api.negotiation import JSON, accepted
 from api.problems import refused
@@ -37,6 +38,7 @@ GROUPS: Final[dict[str, Callable[[Row], str | None]]] = {
 @router.get("/v1/usage")
 async def usage(
     request: Request,
+    caller: Asking,
     since: Annotated[str | None, Query(alias="from", description="First day, `2026-11-01`, in UTC.")] = None,
     to: Annotated[str | None, Query(description="Last day, included; today if not given.")] = None,
     group_by: Annotated[str, Query(description="One or more of `day`, `model`, `owner`, `key`, with commas.")] = "day",
@@ -44,7 +46,7 @@ async def usage(
     """Add up what the caller's jobs have taken, also those that are gone."""
     here = state(request)
     accepted(request, JSON)
-    owner = here.access.owner(request)
+    owner = caller.owner
     first, last, groups = _day("from", since), _day("to", to), _groups(group_by)
     found: dict[tuple[str | None, ...], list[Row]] = defaultdict(list)
     async with deadline():
