@@ -151,6 +151,7 @@ class Jobs:
             keys.owner_jobs(owner),
             keys.created,
             keys.wake,
+            keys.blocked,
         ]
         target = dump({"provider": request.provider, "model": request.model})
         record: list[str | bytes | int | float] = [
@@ -191,7 +192,7 @@ class Jobs:
     async def cancel(self, job_id: str, retention_s: float) -> CancelOutcome:
         """End a job that waits; ask the worker of one that runs; JobNotFound when there is none."""
         keys = self._keys
-        names = [keys.job(job_id), keys.log(job_id), keys.queue]
+        names = [keys.job(job_id), keys.log(job_id)]
         args = [job_id, keys.prefix, int(retention_s * 1000)]
         try:
             reply = await self._scripts.run("cancel", names, args)

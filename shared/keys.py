@@ -46,6 +46,41 @@ class Keys:
         return f"{self.prefix}:wake"
 
     @property
+    def lines(self) -> str:
+        """Sorted set: the scopes (`provider`, `provider/model`) that jobs wait for, by when to look at each (ms)."""
+        return f"{self.prefix}:lines"
+
+    def line(self, scope: str) -> str:
+        """Sorted set: jobs that wait for room in a scope, in the order of the queue."""
+        return f"{self.prefix}:line:{scope}"
+
+    @property
+    def blocked(self) -> str:
+        """Sorted set: the jobs of all lines together."""
+        return f"{self.prefix}:blocked"
+
+    def calls(self, scope: str) -> str:
+        """Sorted set: the jobs with a call in a scope that limits them, by when their records expire (ms)."""
+        return f"{self.prefix}:calls:{scope}"
+
+    def bucket(self, rate: str, scope: str) -> str:
+        """Hash: what of `requests_per_minute` or `tokens_per_minute` is used up in a scope."""
+        return f"{self.prefix}:{rate}:{scope}"
+
+    def returning(self, scope: str) -> str:
+        """Sorted set: the jobs that wait in a worker's hands to be let in again, by when their word lapses (ms)."""
+        return f"{self.prefix}:returning:{scope}"
+
+    @property
+    def pauses(self) -> str:
+        """Sorted set: the models whose provider answered 429, by when they may be asked again (ms)."""
+        return f"{self.prefix}:pauses"
+
+    def pause(self, scope: str) -> str:
+        """Hash: how many pauses in a row (`nth`), and how many calls were let in after the last one."""
+        return f"{self.prefix}:pause:{scope}"
+
+    @property
     def ended(self) -> str:
         """Sorted set: ended jobs whose logs are not compacted yet, by the time of their end (ms)."""
         return f"{self.prefix}:ended"

@@ -5,7 +5,7 @@ does not do is done by scripts: a claimed job leaves the queue, a worker's lease
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +14,7 @@ from arq.jobs import serialize_job
 
 from shared.clock import wall_ms
 from shared.keys import ARQ_JOB, Keys
+from shared.limits import Limit, for_scripts, scope_of
 from shared.log import Append
 from shared.prices import Rates
 from shared.redis import Multiplexer, Scripts
@@ -79,6 +80,27 @@ class Claims(NamedTuple):
     claims: list[Claim]
     discarded: list[str]
     """Entries that are no waiting jobs. The record decides, so that no payload is ever trusted."""
+    opens_s: float | None
+    """When some of the jobs that wait for room may find it; None: whoever makes the room will say so."""
+
+
+class Full(NamedTuple):
+    """There is no room for another call just now."""
+
+    reason: str
+    """`rate_limited`, `concurrency`, `requests_per_minute` or `tokens_per_minute`."""
+    wait_s: float | None
+    """After how long there may be some; None: when another call has ended."""
+
+
+class Refusal(NamedTuple):
+    """A provider's 429: nobody is to ask this model for a while."""
+
+    asked_s: float
+    """For how long, if the provider has said so; else 0."""
+    first_s: float
+    longest_s: float
+    """How long without its word, at first and at most."""
 
 
 class Renewal(NamedTuple):
@@ -98,10 +120,13 @@ class Reaped(NamedTuple):
 class Queue:
     """One method a state change, each one script."""
 
-    def __init__(self, redis: Multiplexer, scripts: Scripts, keys: Keys) -> None:
+    def __init__(
+        self, redis: Multiplexer, scripts: Scripts, keys: Keys, limits: Mapping[str, Limit] | None = None
+    ) -> None:
         self._redis = redis
         self._scripts = scripts
         self._keys = keys
+        self._limits = for_scripts(limits or {})
 
     async def wait(self, blocking: Multiplexer, longest_s: float) -> None:
         """Return when a job has come, or after `longest_s`."""
@@ -132,12 +157,14 @@ class Queue:
 
         `judge_readers`: end those that are to be cancelled when nobody reads them and that nobody reads.
         """
-        keys = [self._keys.queue, self._keys.wake, self._keys.leases, self._keys.running(worker)]
+        names = self._keys
+        keys = [names.queue, names.wake, names.leases, names.running(worker), names.lines, names.pauses]
         times = [int(retention_s * 1000), int(judge_readers)]
-        args = [worker, at_most, int(lease_s * 1000), self._keys.prefix, ARQ_JOB, *times]
-        held, raw_claims, raw_discarded = await self._scripts.run("claim", keys, args)
+        args = [worker, at_most, int(lease_s * 1000), names.prefix, ARQ_JOB, *times, self._limits]
+        held, raw_claims, raw_discarded, opens_ms = await self._scripts.run("claim", keys, args)
         claims = [_claim(worker, *raw) for raw in raw_claims]
-        return Claims(held == 1, claims, [job_id.decode("utf-8", "replace") for job_id in raw_discarded])
+        discarded = [job_id.decode("utf-8", "replace") for job_id in raw_discarded]
+        return Claims(held == 1, claims, discarded, None if opens_ms < 0 else opens_ms / 1000)
 
     async def again(
         self,
@@ -148,23 +175,35 @@ class Queue:
         fallback: int,
         rates: Rates | None = None,
         settlement: Settlement = ESTIMATE,
-    ) -> Claim | None:
-        """Open the next attempt of a job that stays in this worker's hands; None when it is not ours any more.
+    ) -> Claim | Full | None:
+        """Open the next attempt of a job that stays in this worker's hands, where there is room for it.
 
+        None when it is not ours any more.
         `rates` are those of whom it asks, `settlement` is that of the call which failed.
         """
         target = orjson.dumps({"provider": provider, "model": model})[1:-1]
         args = [claim.job_id, claim.worker, claim.attempt, reason, target, provider, model, fallback]
-        args += ["" if rates is None else str(rates), self._keys.prefix, told(settlement)]
-        keys = [self._keys.job(claim.job_id), self._keys.log(claim.job_id)]
+        args += ["" if rates is None else str(rates), self._keys.prefix, told(settlement), self._limits]
+        keys = [self._keys.job(claim.job_id), self._keys.log(claim.job_id), self._keys.pauses]
         held, *opened = await self._scripts.run("again", keys, args)
-        if held != 1:
+        if held == 0:
             return None
+        if held == 2:
+            why, wait_ms = opened
+            return Full(why.decode(), wait_ms / 1000 or None)
         attempt, length, now_ms, used = opened
         return replace(
             claim, attempt=attempt, base=attempt, claimed_ms=now_ms, log_length=length,
             provider=provider, model=model, fallback=fallback, rates=rates, spent=Spent.parse(used),
         )  # fmt: skip
+
+    async def hang_up(self, claim: Claim, settlement: Settlement, refusal: Refusal | None = None) -> float:
+        """Settle a call that has failed, and free its room; return for how many seconds its model must not be asked."""
+        args: list[Any] = [claim.job_id, claim.worker, claim.attempt, self._keys.prefix, told(settlement)]
+        args += (scope_of(claim.provider, claim.model), 0 if refusal is None else 1)
+        args += (int(seconds * 1000) for seconds in refusal or (0.0, 0.0, 0.0))
+        ms: int = await self._scripts.run("hang_up", [self._keys.job(claim.job_id), self._keys.pauses], args)
+        return ms / 1000
 
     async def held(self, worker: str) -> set[str]:
         """Return the jobs that the worker holds in Redis' eyes."""

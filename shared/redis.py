@@ -25,22 +25,26 @@ _LUA: Final = Path(__file__).parent / "lua"
 
 _PRELUDES: Final = {
     "create": ("_now",),
-    "claim": ("_now", "_log", "_settle", "_end", "_presence"),
+    "claim": ("_now", "_log", "_bucket", "_free", "_settle", "_end", "_presence", "_room", "_lines"),
     "append": ("_now", "_log", "_append"),
-    "again": ("_now", "_log", "_settle"),
+    "again": ("_now", "_log", "_bucket", "_free", "_settle", "_room"),
+    "hang_up": ("_now", "_bucket", "_free", "_settle"),
     "renew": ("_now",),
-    "finish": ("_now", "_log", "_settle", "_append"),
-    "release": ("_now", "_log", "_settle", "_end"),
+    "finish": ("_now", "_log", "_bucket", "_free", "_settle", "_append"),
+    "release": ("_now", "_log", "_bucket", "_free", "_settle", "_end"),
     "abandon": (),
-    "cancel": ("_now", "_log", "_settle", "_end"),
-    "reap": ("_now", "_log", "_settle", "_end"),
+    "cancel": ("_now", "_log", "_bucket", "_free", "_settle", "_end", "_lines"),
+    "reap": ("_now", "_log", "_bucket", "_free", "_settle", "_end"),
     "delete": (),
     "compact": (),
     "attend": ("_now",),
     "absent": ("_now", "_presence"),
 }
 
-_RUN_WHEN_FULL: Final = ("abandon", "renew", "finish", "release", "cancel", "reap", "delete", "compact", "attend")
+_RUN_WHEN_FULL: Final = (
+    *("abandon", "renew", "hang_up", "finish", "release", "cancel", "reap"),
+    *("delete", "compact", "attend"),
+)
 """They write little and free much: a lease must not be lost, nor a reader left without an end, to a full server."""
 
 

@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from shared.limits import Limit
+
 ENV_FILE = ".env"
 OUR_PREFIX = "REJOIN_"
 
@@ -173,6 +175,8 @@ class Settings(BaseSettings):
     rate_limit: PositiveInt = Field(600, alias="REJOIN_RATE_LIMIT")
     max_active_jobs: PositiveInt = Field(100, alias="REJOIN_MAX_ACTIVE_JOBS")
     max_streams: PositiveInt = Field(100, alias="REJOIN_MAX_STREAMS")
+    limits: dict[str, Limit] = Field({}, alias="REJOIN_LIMITS")
+    """What `provider` or `provider/model` may be asked by all workers together."""
     max_queue: PositiveInt = Field(10_000, alias="REJOIN_MAX_QUEUE")
     max_body_bytes: PositiveInt = Field(1_048_576, alias="REJOIN_MAX_BODY_BYTES")
     cors_origins: Annotated[list[Origin], NoDecode, BeforeValidator(_split_list)] = Field(
@@ -190,6 +194,15 @@ class Settings(BaseSettings):
         for name, config in self.more_providers.items():
             if (misfit := config.misfit()) is not None:
                 raise ValueError(f"REJOIN_PROVIDERS: {name!r} {misfit}")
+        return self
+
+    @model_validator(mode="after")
+    def _limit_what_there_is(self) -> Self:
+        known = self.providers()
+        for scope in self.limits:
+            provider, slash, model = scope.partition("/")
+            if provider not in known or (slash and not model):
+                raise ValueError(f"REJOIN_LIMITS: {scope!r} is no provider and no provider/model")
         return self
 
     def providers(self) -> dict[str, ProviderConfig]:

@@ -131,6 +131,7 @@ class Attempt:
         self._text: list[str] | None = [] if request.json_format is not None else None
         """The whole answer, where it has to be checked in the end."""
         self._call: asyncio.Task[Finish] | None = None
+        self._settlement: Settlement | None = None
         self._stop: Stop | None = None
         self._stopped = asyncio.Event()
         self._pausing = False
@@ -307,7 +308,13 @@ class Attempt:
         return Failed(why)
 
     def settlement(self, outcome: Outcome) -> Settlement:
-        """Return what the call took: by the provider's word, or else by an estimate; nothing where it refused."""
+        """Return what the call took, as its first end says: that of a failed call does not change while we wait."""
+        if self._settlement is None:
+            self._settlement = self._settle_by(outcome)
+        return self._settlement
+
+    def _settle_by(self, outcome: Outcome) -> Settlement:
+        """By the provider's word, or else by an estimate; nothing where it refused."""
         if self._call is None:
             return UNASKED
         match outcome:

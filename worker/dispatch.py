@@ -49,6 +49,7 @@ class LeaseWorker(Worker):
         self._slot_freed = asyncio.Event()
         self._waiting: asyncio.Future[Any] | None = None
         self._claim_lost = False
+        self._look_s = LOOK_S
         super().__init__(
             functions=[func(generate, name=GENERATE)],
             queue_name=workshop.keys.queue,
@@ -104,6 +105,7 @@ class LeaseWorker(Worker):
                     lease.worker, free, settings.lease_s, settings.retention_s, judge_readers=lease.steady
                 )
             self._claim_lost = False
+            self._look_s = LOOK_S if claims.opens_s is None else min(LOOK_S, claims.opens_s)
             if not claims.lease_held:
                 lease.renew_soon()
             for claim in claims.claims:
@@ -113,7 +115,7 @@ class LeaseWorker(Worker):
         await self.heart_beat()
 
     async def _until_work(self) -> None:
-        """Wait for a new job while a slot is free, else for a slot; a signal ends either."""
+        """Wait for a job, or for room for one, while a slot is free, else for a slot; a signal ends either."""
         wait = self._slot_freed.wait() if len(self.tasks) >= self.max_jobs else self._wake_up()
         self._slot_freed.clear()
         self._waiting = waiting = asyncio.ensure_future(wait)
@@ -126,7 +128,7 @@ class LeaseWorker(Worker):
             waiting.result()
 
     async def _wake_up(self) -> None:
-        await self.workshop.queue.wait(self._blocking, LOOK_S)
+        await self.workshop.queue.wait(self._blocking, self._look_s)
 
     def _start(self, claim: Claim) -> None:
         attempt = self.workshop.begin(claim)

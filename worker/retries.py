@@ -3,6 +3,7 @@
 import random
 from typing import Final, NamedTuple
 
+from shared.queue import Full, Refusal
 from shared.requests import JobRequest
 from worker.failures import Failure
 
@@ -12,7 +13,18 @@ TRIES: Final = 3
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 8.0
 
-AGAIN: Final = frozenset(("provider_rate_limited", "provider_overloaded", "provider_error", "provider_unreachable"))
+LONGEST_PAUSE_S: Final = 60.0
+"""How long a model is not asked, at most, by a provider that answers 429 and does not say how long."""
+
+LONGEST_WORD_S: Final = 3600.0
+"""What a provider may ask for: after that somebody looks whether it still means it."""
+
+LOOK_AGAIN_S: Final = 0.2
+"""Between two looks for room when another call has to end first. Whoever looks goes before all that wait in line."""
+
+RATE_LIMITED: Final = "provider_rate_limited"
+
+AGAIN: Final = frozenset((RATE_LIMITED, "provider_overloaded", "provider_error", "provider_unreachable"))
 """What passes by itself, and costs nothing to ask again: silence may have been worked on."""
 
 OURS: Final = frozenset(("internal_error", "storage_full", "job_timeout", "invalid_output"))
@@ -48,6 +60,29 @@ def next_step(
         other = request.fallbacks[fallback]
         return Step("fallback", other.provider, other.model, fallback + 1, 0.0)
     return None
+
+
+def refusal(failure: Failure) -> Refusal | None:
+    """Return for how long nobody is to ask a model that has answered with this failure; None when it was no 429."""
+    if failure.code != RATE_LIMITED:
+        return None
+    asked_s = failure.retry_after_s or 0.0
+    first_s = FIRST_WAIT_S * random.uniform(1, 2)
+    return Refusal(min(max(asked_s, 0.0), LONGEST_WORD_S), first_s, LONGEST_PAUSE_S)
+
+
+def no_room(request: JobRequest, step: Step, full: Full, left_s: float) -> Step | None:
+    """Return what to do when whom `step` asks has no room: the next fallback, if that may be sooner, or wait.
+
+    None when the job has no time for it.
+    """
+    wait_s = LOOK_AGAIN_S if full.wait_s is None else full.wait_s
+    soon = full.wait_s is not None and wait_s <= LONGEST_WAIT_S and wait_s < left_s
+    if step.fallback < len(request.fallbacks) and not soon:
+        other = request.fallbacks[step.fallback]
+        return Step("fallback", other.provider, other.model, step.fallback + 1, 0.0)
+    wait_s *= random.uniform(1, 1.2)
+    return step._replace(wait_s=wait_s) if wait_s < left_s else None
 
 
 def _backoff_s(tries: int) -> float:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -14,7 +15,7 @@ from shared.keys import Keys
 from shared.log import Log
 from shared.presence import Presence
 from shared.prices import Prices
-from shared.queue import Claim, Queue
+from shared.queue import Claim, Full, Queue
 from shared.redis import REDIS_FAULTS, DataError, Scripts, connect, info, problem
 from shared.requests import JobRequest
 from shared.settings import Settings
@@ -25,7 +26,7 @@ from worker.compactor import Compactor
 from worker.leases import Lease, Reaper
 from worker.providers.base import Provider
 from worker.providers.registry import Providers
-from worker.retries import Step, next_step
+from worker.retries import Step, next_step, no_room, refusal
 from worker.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -76,8 +77,8 @@ class Workshop:
         self._leading = connect(settings.redis_url, timeout_s=settings.lease_s * LEADING_TIMEOUT)
         self._writing = connect(settings.redis_url, timeout_s=COMMAND_TIMEOUT_S)
         leading, writing = self._scripts = Scripts(self._leading), Scripts(self._writing)
-        self.queue = Queue(self._leading, leading, self.keys)
-        self._ends = Queue(self._writing, writing, self.keys)
+        self.queue = Queue(self._leading, leading, self.keys, settings.limits)
+        self._ends = Queue(self._writing, writing, self.keys, settings.limits)
         self._log = Log(self._writing, writing, self.keys)
         self._writer = Writer(self._log)
         self._presence = Presence(leading, self.keys)
@@ -171,23 +172,48 @@ class Workshop:
         while True:
             outcome = await attempt.generate()
             tries += 1
-            step = None
+            following: Attempt | Outcome | None = outcome
             if isinstance(outcome, Failed):
-                request, claim, begun = attempt.request, attempt.claim, attempt.log.started
-                step = next_step(request, outcome.failure, claim.fallback, tries, attempt.left_s, begun=begun)
-            ended = outcome if step is None else await attempt.pause(step.wait_s)
-            if ended is not None or step is None:
-                await self._settle(attempt, ended or outcome)
-                return
-            if step.reason == "fallback":
-                tries = 0
-            following = await self._again(attempt, outcome, step)
-            if following is None:
-                return
-            attempt = following
-            ours.append(attempt)
+                following = await self._after(attempt, outcome, tries)
+            if isinstance(following, Attempt):
+                if following.claim.fallback != attempt.claim.fallback:
+                    tries = 0
+                attempt = following
+                ours.append(attempt)
+                continue
+            if following is not None:
+                await self._settle(attempt, following)
+            return
 
-    async def _again(self, attempt: Attempt, outcome: Outcome, step: Step) -> Attempt | None:
+    async def _after(self, attempt: Attempt, failed: Failed, tries: int) -> Attempt | Outcome | None:
+        """Ask the same again, or the next fallback, once it is time and there is room; else return how the job ends.
+
+        None when the job is not ours any more.
+        """
+        failed = await self._hang_up(attempt, failed)
+        request, claim, begun = attempt.request, attempt.claim, attempt.log.started
+        step = next_step(request, failed.failure, claim.fallback, tries, attempt.left_s, begun=begun)
+        while step is not None:
+            if (ended := await attempt.pause(step.wait_s)) is not None:
+                return ended
+            following = await self._again(attempt, failed, step)
+            if not isinstance(following, Full):
+                return following
+            step = no_room(request, step, following, attempt.left_s)
+        return failed
+
+    async def _hang_up(self, attempt: Attempt, failed: Failed) -> Failed:
+        """Free the room of a failed call; after a 429 nobody asks that model for a while, this worker included."""
+        why, claim = failed.failure, attempt.claim
+        refused, settlement = refusal(why), attempt.settlement(failed)
+        if refused is None and not self.settings.limits:
+            return failed
+        pause_s = await self._insist(lambda: self.queue.hang_up(claim, settlement, refused))
+        if pause_s <= (why.retry_after_s or 0):
+            return failed
+        return replace(failed, failure=why._replace(retry_after_s=pause_s))
+
+    async def _again(self, attempt: Attempt, outcome: Outcome, step: Step) -> Attempt | Full | None:
         """Open the next attempt in place of one that failed; None when the job is not ours any more.
 
         What the failed one has not written yet is refused by the log from then on.
@@ -197,8 +223,8 @@ class Workshop:
         claim = await self._insist(
             lambda: self.queue.again(attempt.claim, step.reason, *target, step.fallback, rates, settlement)
         )
-        if claim is None:
-            return None
+        if claim is None or isinstance(claim, Full):
+            return claim
         logger.info("job %s: attempt %d, %s", claim.job_id, claim.attempt, step.reason)
         following = self.attempts[claim.job_id] = self._attempt(claim)
         if attempt.stopped is not None:

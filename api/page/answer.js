@@ -16,6 +16,7 @@
  * @property {boolean} stopping  the user has asked for the end
  * @property {boolean} stale  the text is from an earlier visit or attempt; what comes next replaces it
  * @property {number} position  in the queue
+ * @property {string} reason  why it waits, where the provider has no room for it
  * @property {number} attempt
  * @property {string} notice  why the text began anew
  * @property {string} text
@@ -41,7 +42,7 @@ const RESTARTED = {
 export function newAnswer(id, model) {
   return {
     ...{ id, role: 'assistant', model, job: null, status: 'sending', stopping: false, stale: false },
-    ...{ position: 0, attempt: 0, notice: '', text: '', reasoning: '', toolCalls: [] },
+    ...{ position: 0, reason: '', attempt: 0, notice: '', text: '', reasoning: '', toolCalls: [] },
     ...{ finishReason: null, usage: null, costUsd: null, ttftMs: null, durationMs: null, error: null },
   };
 }
@@ -63,6 +64,7 @@ export function apply(/** @type {Answer} */ answer, /** @type {string} */ name, 
     case 'queued':
       answer.status = 'queued';
       answer.position = data.position;
+      answer.reason = data.reason ?? '';
       break;
     case 'started':
       answer.status = 'running';

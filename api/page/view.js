@@ -145,7 +145,7 @@ export class AnswerView {
       case 'sending':
         return 'Sending…';
       case 'queued':
-        return answer.position > 1 ? `Queued, position ${answer.position}` : 'Queued, next in line';
+        return (answer.position > 1 ? `Queued, position ${answer.position}` : 'Queued, next in line') + (WAITS[answer.reason] ?? '');
       case 'running':
         if (answer.text === '' && answer.reasoning === '') return 'Waiting for the first token…';
         return this.rejoined ? 'Rejoined, answering…' : 'Answering…';
@@ -160,6 +160,14 @@ export class AnswerView {
     }
   }
 }
+
+/** @type {Readonly<Record<string, string>>} */
+const WAITS = {
+  concurrency: ': the model is busy',
+  requests_per_minute: ': the model has had its requests of this minute',
+  tokens_per_minute: ': the model has had its tokens of this minute',
+  rate_limited: ': the provider is limiting requests',
+};
 
 /** @type {Readonly<Record<string, string>>} */
 const COMPLETED = {

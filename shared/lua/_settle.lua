@@ -1,6 +1,6 @@
 -- What a job's calls to providers have taken, and who pays. Each call is settled once: `call` in the record is the attempt
--- with which the open one began, and is gone with its settlement. Whatever takes an attempt out of a worker's hands settles
--- in the same step, and says how:
+-- with which the open one began, and is gone with its settlement, as is the room that limits count for it (`room`).
+-- Whatever takes an attempt out of a worker's hands settles in the same step, and says how:
 --   JSON        what the call took, as `shared.prices.Usage` writes it
 --   'estimate'  nobody is left to say: guess from the log
 --   'unasked'   no provider was asked
@@ -36,13 +36,14 @@ local function number(value)
 end
 
 local function settle(prefix, id, how, now)
-  if how == 'open' then return end
   local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
-  local call, attempt, base, used, rates, owner, key, provider, model, input_estimate, ledger_days = unpack(redis.call('HMGET', job,
-    'call', 'attempt', 'base', 'used', 'rates', 'owner', 'key', 'provider', 'model', 'input_estimate', 'ledger_days'))
+  -- Whoever goes on with an open call needs room again, and is charged again.
+  if how == 'open' then return free(prefix, id, redis.call('HGET', job, 'room'), 0, now) end
+  local call, attempt, base, used, rates, owner, key, provider, model, input_estimate, ledger_days, room = unpack(redis.call('HMGET', job,
+    'call', 'attempt', 'base', 'used', 'rates', 'owner', 'key', 'provider', 'model', 'input_estimate', 'ledger_days', 'room'))
   if not call then return end
   redis.call('HDEL', job, 'call')
-  if how == 'unasked' then return end
+  if how == 'unasked' then return free(prefix, id, room, 0, now) end
 
   local usage
   if how == 'estimate' then
@@ -54,6 +55,7 @@ local function settle(prefix, id, how, now)
   end
   local input, output, reasoning = usage.input_tokens, usage.output_tokens, usage.reasoning_tokens or 0
   local cached = math.min(usage.cached_input_tokens or 0, input)
+  free(prefix, id, room, input + output, now)
   local estimated, cost, unpriced = usage.estimated and 1 or 0, 0, 0
   if rates then
     local per_input, per_cached, per_output = string.match(rates, '^(%d+) (%d+) (%d+)$')

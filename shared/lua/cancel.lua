@@ -1,14 +1,15 @@
 -- Cancel a job: end it here and now while it waits, ask its worker while it runs.
--- KEYS: job, log, queue
+-- KEYS: job, log
 -- ARGV: job id, key prefix, retention ms
 -- Returns 'unknown', 'cancelled_before_start', 'cancelled', 'cancelling' or 'already_finished'.
 local id, prefix = ARGV[1], ARGV[2]
-local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt')
+local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'line')
 local status, worker = record[1], record[2]
 if not status then return 'unknown' end
 if status == 'queued' then
   local attempt = tonumber(record[3])
-  redis.call('ZREM', KEYS[3], id)
+  unqueue(prefix, id, record[4])
+  if record[4] then redis.call('LPUSH', prefix .. ':wake', 1) end
   end_job(prefix, id, 'cancelled', nil, ARGV[3], now_ms())
   return attempt == 0 and 'cancelled_before_start' or 'cancelled'
 end

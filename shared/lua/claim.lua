@@ -1,70 +1,171 @@
--- Move waiting jobs from the queue into a worker's hands, each with its next attempt opened in its log.
+-- Move waiting jobs into a worker's hands, each with its next attempt opened in its log, in the order of their creation.
 -- From that event on, Redis refuses whatever an earlier attempt still writes.
--- KEYS: queue, wake, leases, the worker's running jobs
--- ARGV: worker, how many, lease ms, key prefix, arq's job prefix, retention ms, 1 to cancel jobs that nobody reads
+-- One whose provider has no room for it goes into a line (_lines.lua), and is looked at again when there may be some.
+-- KEYS: queue, wake, leases, the worker's running jobs, lines, pauses
+-- ARGV: worker, how many, lease ms, key prefix, arq's job prefix, retention ms, 1 to cancel jobs that nobody reads,
+--       the limits by scope as JSON ('' for none)
 -- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now, log length,
 --          provider, model, fallbacks used, what a token costs there, used in all}, …},
---          {discarded ids}}.
-local worker, lease_ms, prefix = ARGV[1], tonumber(ARGV[3]), ARGV[4]
+--          {discarded ids}, ms until the next line is to be looked at (-1: a call or a job will say so)}.
+local worker, at_most, lease_ms, prefix = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local MOVES = 100 -- jobs that go into lines in one go: about a millisecond
 local lease = redis.call('ZSCORE', KEYS[3], worker)
-if not lease or tonumber(lease) == 0 then return {0, {}, {}} end
+if not lease or tonumber(lease) == 0 then return {0, {}, {}, -1} end
 
 local now = now_ms()
 redis.call('ZADD', KEYS[3], now + lease_ms, worker)
 local claimed, discarded = {}, {}
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1)) do
-  local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
-  local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base', 'leave_grace_s',
-    'provider', 'model', 'fallback', 'rates', 'used', 'call')
-  redis.call('ZREM', KEYS[1], id)
-  if record[1] ~= 'queued' then
-    redis.call('DEL', ARGV[5] .. id)
-    discarded[#discarded + 1] = id
-  elseif record[10] and ARGV[7] == '1' and deserted(prefix .. ':present:' .. id, now) then
-    end_job(prefix, id, 'cancelled', nil, ARGV[6], now)
+local limits = ARGV[8] == '' and {} or cjson.decode(ARGV[8])
+local limited = ARGV[8] ~= '' or redis.call('EXISTS', KEYS[5], KEYS[6]) > 0
+
+-- Where jobs wait: the queue, and the lines that it is time to look at.
+local sources, shut = {{key = KEYS[1]}}, {}
+if limited then
+  redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - RAMP_MS * RAMP_STEPS)
+  for _, scope in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now)) do
+    sources[#sources + 1] = {key = prefix .. ':line:' .. scope, scope = scope}
+  end
+end
+
+-- Find the source with the oldest job; nil when none has any left.
+local function oldest()
+  local found
+  for _, source in ipairs(sources) do
+    if not source.done and (not source.jobs or (source.at > #source.jobs and #source.jobs == 2 * at_most)) then
+      -- Those before it have been taken out of the set.
+      source.jobs, source.at = redis.call('ZRANGE', source.key, 0, at_most - 1, 'WITHSCORES'), 1
+    end
+    if not source.done and source.at > #source.jobs then
+      source.done = true
+      if source.scope and not shut[source.scope] then redis.call('ZREM', KEYS[5], source.scope) end
+    end
+    if not source.done then
+      source.created = tonumber(source.jobs[source.at + 1])
+      if not found or source.created < found.created then found = source end
+    end
+  end
+  return found
+end
+
+-- Return the scope in which a job has no room. A scope that is shut for one is shut for all behind it, smaller ones too.
+local function held_up(provider, model, tokens, own)
+  for _, scope in ipairs(scopes_of(provider, model)) do
+    if not shut[scope] then
+      local reason, at = full(prefix, scope, limits, tokens, now)
+      local later = scope ~= own and tonumber(redis.call('ZSCORE', KEYS[5], scope) or 0) or 0
+      if later > now then
+        shut[scope] = {reason = reason or 'tokens_per_minute', at = later}
+      elseif reason then
+        shut[scope] = {reason = reason, at = at}
+      end
+    end
+    if shut[scope] then return scope end
+  end
+  return nil
+end
+
+-- Let a job wait: where it stands already, or in the scope's line. Its reader is told why, before its first attempt.
+local function wait(source, id, record, scope)
+  local reason, at = shut[scope].reason, shut[scope].at
+  if source.scope == scope or source.scope == record[11] .. '/' .. record[12] then
+    source.done = true
   else
-    -- The log may know more than the record, if Redis has lost its last writes: no number is used twice.
-    local attempt = math.max(tonumber(record[2]), top_attempt(log)) + 1
-    local started = record[5] or now
-    local goes_on = attempt > 1 and record[8] == '1' and record[9]
-    local base = goes_on and tonumber(record[9]) or attempt
-    if record[16] then
-      -- A call that was left open, and that this attempt does not go on with.
-      settle(prefix, id, 'estimate', now)
-      record[15] = redis.call('HGET', job, 'used')
-    end
-    redis.call('HSET', job, 'status', 'running', 'worker', worker, 'attempt', attempt, 'base', base, 'started_ms', started)
-    redis.call('HDEL', job, 'restart_reason')
-    redis.call('SADD', KEYS[4], id)
-    local opened
-    if attempt == 1 or goes_on then
-      opened = say(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record[6] .. '}')
-    else
-      redis.call('HDEL', job, 'first_token_ms')
-      opened = say(log, attempt .. '-0', 'restarted',
-        '{"attempt":' .. attempt .. ',"reason":"' .. (record[7] or 'worker_lost') .. '",' .. record[6] .. '}')
-    end
-    if opened then
-      redis.call('HSET', job, 'call', attempt)
-      local length = redis.call('XLEN', log)
-      claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now, length,
-        record[11], record[12], tonumber(record[13] or 0), record[14], record[15]}
-    else
-      -- Without its log nobody could read it.
-      redis.call('SREM', KEYS[4], id)
-      local error = '"code":"log_lost","message":"The log of this job is gone.","retryable":true'
-      end_job(prefix, id, 'failed', error, ARGV[6], now)
+    line_up(prefix, id, source.scope, scope, source.created)
+    source.at = source.at + 2
+  end
+  redis.call('ZADD', KEYS[5], at, scope)
+  if record[18] ~= reason then
+    redis.call('HSET', prefix .. ':job:' .. id, 'waits_for', reason)
+    if record[2] == '0' then
+      local log, line = prefix .. ':log:' .. id, redis.call('HGET', prefix .. ':job:' .. id, 'line')
+      local position = redis.call('ZRANK', prefix .. ':line:' .. line, id) + 1
+      say(log, next_id(log), 'queued', '{"position":' .. position .. ',"reason":"' .. reason .. '"}')
     end
   end
 end
 
--- The tokens match the jobs that wait: none for an empty queue, one at least for what this worker left.
-local waiting = redis.call('ZCARD', KEYS[1])
-if waiting == 0 then
+local function leave(source, id)
+  source.at = source.at + 2
+  redis.call('ZREM', source.key, id)
+  if source.scope then
+    redis.call('ZREM', prefix .. ':blocked', id)
+    redis.call('HDEL', prefix .. ':job:' .. id, 'line', 'waits_for')
+  end
+end
+
+local function open(id, record)
+  local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
+  -- The log may know more than the record, if Redis has lost its last writes: no number is used twice.
+  local attempt = math.max(tonumber(record[2]), top_attempt(log)) + 1
+  local started = record[5] or now
+  local goes_on = attempt > 1 and record[8] == '1' and record[9]
+  local base = goes_on and tonumber(record[9]) or attempt
+  if record[16] then
+    -- A call that was left open, and that this attempt does not go on with.
+    settle(prefix, id, 'estimate', now)
+    record[15] = redis.call('HGET', job, 'used')
+  end
+  redis.call('HSET', job, 'status', 'running', 'worker', worker, 'attempt', attempt, 'base', base, 'started_ms', started)
+  redis.call('HDEL', job, 'restart_reason')
+  redis.call('SADD', KEYS[4], id)
+  local opened
+  if attempt == 1 or goes_on then
+    opened = say(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record[6] .. '}')
+  else
+    redis.call('HDEL', job, 'first_token_ms')
+    opened = say(log, attempt .. '-0', 'restarted',
+      '{"attempt":' .. attempt .. ',"reason":"' .. (record[7] or 'worker_lost') .. '",' .. record[6] .. '}')
+  end
+  if opened then
+    redis.call('HSET', job, 'call', attempt)
+    if limited then take(prefix, id, record[11], record[12], limits, tonumber(record[17] or 0), now) end
+    local length = redis.call('XLEN', log)
+    claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now, length,
+      record[11], record[12], tonumber(record[13] or 0), record[14], record[15]}
+  else
+    -- Without its log nobody could read it.
+    redis.call('SREM', KEYS[4], id)
+    local error = '"code":"log_lost","message":"The log of this job is gone.","retryable":true'
+    end_job(prefix, id, 'failed', error, ARGV[6], now)
+  end
+end
+
+local looked = 0
+while #claimed < at_most and looked < at_most + MOVES do
+  local source = oldest()
+  if not source then break end
+  looked = looked + 1
+  local id = source.jobs[source.at]
+  local job = prefix .. ':job:' .. id
+  local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base', 'leave_grace_s',
+    'provider', 'model', 'fallback', 'rates', 'used', 'call', 'input_estimate', 'waits_for')
+  if record[1] ~= 'queued' then
+    leave(source, id)
+    redis.call('DEL', ARGV[5] .. id)
+    discarded[#discarded + 1] = id
+  elseif record[10] and ARGV[7] == '1' and deserted(prefix .. ':present:' .. id, now) then
+    leave(source, id)
+    end_job(prefix, id, 'cancelled', nil, ARGV[6], now)
+  else
+    local scope = limited and held_up(record[11], record[12], tonumber(record[17] or 0), source.scope)
+    if scope then
+      wait(source, id, record, scope)
+    else
+      leave(source, id)
+      open(id, record)
+    end
+  end
+end
+
+-- The tokens match the jobs that could start: none when all have been looked at, one at least for what this worker left.
+local waiting, more = redis.call('ZCARD', KEYS[1]), false
+for _, source in ipairs(sources) do more = more or (source.scope and not source.done) end
+if waiting == 0 and not more then
   redis.call('DEL', KEYS[2])
 elseif redis.call('LLEN', KEYS[2]) == 0 then
   redis.call('LPUSH', KEYS[2], 1)
 else
-  redis.call('LTRIM', KEYS[2], 0, waiting - 1)
+  redis.call('LTRIM', KEYS[2], 0, math.max(waiting, 1) - 1)
 end
-return {1, claimed, discarded}
+local opens = limited and tonumber(redis.call('ZRANGEBYSCORE', KEYS[5], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2])
+return {1, claimed, discarded, opens and opens - now or -1}

@@ -1,11 +1,11 @@
 -- Create a job, its log and its queue entry, or nothing.
--- KEYS: job, log, queue, arq job, owner's jobs, order of creation, wake
+-- KEYS: job, log, queue, arq job, owner's jobs, order of creation, wake, blocked
 -- ARGV: job id, arq payload, ms a live job may last, jobs that may wait, key prefix, then the record's fields and values
 -- Returns {1, created ms, position}; {0, created ms, 0} when it exists already (a repeat after a lost reply);
 --         {-1} when the queue is full.
 local existing = redis.call('HGET', KEYS[1], 'created_ms')
 if existing then return {0, tonumber(existing), 0} end
-if redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[4]) then return {-1} end
+if redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[8]) >= tonumber(ARGV[4]) then return {-1} end
 
 local id, live_ms, now = ARGV[1], tonumber(ARGV[3]), now_ms()
 redis.call('HSET', KEYS[1], 'status', 'queued', 'created_ms', now, 'attempt', 0, 'losses', 0, unpack(ARGV, 6))

@@ -17,6 +17,7 @@ from shared.errors import QueueFull
 from shared.events import EventId, text_data
 from shared.jobs import Jobs
 from shared.keys import Keys
+from shared.limits import Limit
 from shared.log import Append, Log
 from shared.queue import Claim, Queue
 from shared.redis import Multiplexer, Scripts, connect
@@ -29,6 +30,7 @@ from tests.stack import Stack
 from tests.valkey import Valkey
 
 MAX_ATTEMPTS = 2
+LIMITS = {"openai": Limit(concurrent=1)}
 TOLD = {
     "cancelled": {"cancelled_before_start", "cancelled", "already_finished", "cancelling"},
     "completed": {"already_finished", "cancelling"},
@@ -44,7 +46,7 @@ class Job:
         self.redis = redis
         self.keys = keys
         scripts = Scripts(commands)
-        self.queue, self.jobs = Queue(commands, scripts, keys), Jobs(commands, scripts, keys)
+        self.queue, self.jobs = Queue(commands, scripts, keys, LIMITS), Jobs(commands, scripts, keys)
         self.log = Log(commands, scripts, keys)
         self.id = ""
         self.claims: dict[str, Claim] = {}
@@ -123,6 +125,8 @@ class Job:
         assert record.spent.requests == settled
         assert await self._ledger(":requests") == settled
         assert await self._ledger(":output_tokens") == record.spent.output_tokens
+        calls = await self.redis.zrange(self.keys.calls("openai"), 0, -1)
+        assert calls == ([self.id.encode()] if record.status == "running" else []), "counted while somebody makes it"
         held = [worker for worker in self.claims if await self.redis.sismember(self.keys.running(worker), self.id)]  # type: ignore[misc]
         assert len(held) == (record.status == "running"), f"{record.status}, held by {held}"
         return record.status

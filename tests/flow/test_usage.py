@@ -196,7 +196,7 @@ async def test_every_way_out_of_a_workers_hands_settles_once(bare: Stack) -> Non
     one, again = await job.claim("one"), None
     for _ in range(2):
         again = await job.queue.again(one, "provider_error", "openai", "m", 0, RATES, CALL)
-    assert again is not None
+    assert isinstance(again, Claim)
     cost = 90 * 150_000 + 10 * 75_000 + 7 * 600_000
     assert again.spent == await job.spent() == Spent(1, 100, 10, 7, 0, 0, cost, 0)
     assert again.spent == one.spent.plus(CALL, RATES)
@@ -238,7 +238,7 @@ async def test_a_call_that_is_left_open_is_settled_once_by_who_ends_it(bare: Sta
     two = await job.claim("two")
     assert two.spent == Spent(1, 10, 0, 1, 0, 1, 10 * 150_000 + 600_000, 0)
     following = await job.queue.again(two, "provider_error", "openai", "m", 0, RATES, OPEN)
-    assert following is not None
+    assert isinstance(following, Claim)
     await job.write(following, "5678")
     await job.queue.release(job.id, "two", "worker_stopped", following.attempt, settlement=ESTIMATE)
     spent = await job.spent()
@@ -275,7 +275,7 @@ async def test_a_part_without_a_price_leaves_the_cost_unknown(bare: Stack) -> No
     await job.create(RATES)
     one = await job.claim("one")
     two = await job.queue.again(one, "fallback", "openai", "new", 1, None, CALL)
-    assert two is not None
+    assert isinstance(two, Claim)
     assert two.rates is None
     assert two.spent.cost_usd == Decimal("0.00001845")
     assert await job.finish(two, 0, CALL)
