@@ -207,11 +207,7 @@ def _code(status: int | None, error: object) -> str:
             return "provider_bad_request"
         # Compatible servers put the status into the object.
         status = next((int(kind) for kind in kinds if re.fullmatch("[1-5][0-9][0-9]", kind)), 500)
-    if status in STATUSES:
-        return STATUSES[status]
-    if status < 400:
-        return "provider_protocol"
-    return "provider_error" if status >= 500 else "provider_bad_request"
+    return STATUSES.get(status) or ("provider_error" if status >= 500 else "provider_bad_request")
 
 
 def _said(error: object) -> tuple[list[str], str]:

@@ -7,7 +7,7 @@
 --   'open'      not yet: the next attempt goes on with the same call
 -- Numbers are doubles: costs, in 10^-12 dollars, are exact up to 9,007 dollars a job.
 
-local SAMPLE = 256       -- entries of an attempt that an estimate looks at; the rest are taken to be like them
+local SAMPLE = 64        -- entries of an attempt that an estimate looks at; the rest are taken to be like them
 local MOST_FIELDS = 2048 -- of a day's ledger: some 250 models; what comes then is counted as `other/other`
 
 -- Guess the tokens that attempts have written: four bytes each.
@@ -79,14 +79,18 @@ local function settle(prefix, id, how, now)
   end
   local day = math.floor(now / 86400000)
   local ledger, row = prefix .. ':usage:' .. owner .. ':' .. day, ':' .. (key or '') .. ':' .. provider .. '/' .. model
-  if redis.call('HEXISTS', ledger, 'requests' .. row) == 0 and redis.call('HLEN', ledger) >= MOST_FIELDS then
-    row = ':' .. (key or '') .. ':other/other'
+  if redis.call('HINCRBY', ledger, 'requests' .. row, 1) == 1 then
+    if redis.call('HLEN', ledger) > MOST_FIELDS then
+      redis.call('HDEL', ledger, 'requests' .. row)
+      row = ':' .. (key or '') .. ':other/other'
+      redis.call('HINCRBY', ledger, 'requests' .. row, 1)
+    end
+    redis.call('EXPIREAT', ledger, (day + 1 + (ledger_days or 0)) * 86400)
   end
-  for n, name in ipairs(names) do
+  for n = 2, #names do
     -- A figure that no counter can hold must not keep a job from its end.
-    if amounts[n] > 0 then redis.pcall('HINCRBY', ledger, name .. row, number(amounts[n])) end
+    if amounts[n] > 0 then redis.pcall('HINCRBY', ledger, names[n] .. row, number(amounts[n])) end
   end
-  redis.call('EXPIREAT', ledger, (day + 1 + (ledger_days or 0)) * 86400)
 end
 
 -- What all settled calls of a job have taken, as its last event tells it.

@@ -114,7 +114,7 @@ def openai_event(said: object) -> RawBytes:
 REFUSED: list[tuple[str, str, Step, str]] = [
     *[(name, kind, Failure(kind), code) for name in BOTH for kind, code in KINDS],
     *[(name, f"status {status}", HttpError(status), code) for name in BOTH for status, code in (
-        (302, "provider_protocol"),
+        (302, "provider_bad_request"),
         (400, "provider_bad_request"),
         (402, "provider_quota_exhausted"),
         (405, "provider_bad_request"),
