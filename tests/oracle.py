@@ -53,6 +53,8 @@ class Record:
     statuses: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     """Status and text of each job, as read after the run."""
+    requests: dict[str, int] = field(default_factory=dict)
+    """How many calls of each job its owner's usage names, where that is known."""
     logs: dict[str, list[Event]] = field(default_factory=dict)
     """Each job's log as it was kept, nothing merged, read after the run; those that were not compacted."""
 
@@ -224,6 +226,18 @@ def no_more_calls_than_attempts(record: Record) -> Iterator[str]:
                 yield f"{job_id}: {calls} calls in {attempts} attempts"
 
 
+def usage_counts_an_attempt_once(record: Record) -> Iterator[str]:
+    """Repeats, replays and takeovers add nothing; an answer that came is counted."""
+    for job_id, readings in _by_job(record).items():
+        if job_id in record.requests and any(reading.end is not None for reading in readings):
+            attempts = max(event.key[0] for reading in readings for event in reading.events)
+            requests = record.requests[job_id]
+            if requests > attempts:
+                yield f"{job_id}: {requests} requests are counted in {attempts} attempts"
+            if requests == 0 and record.statuses.get(job_id) == "completed":
+                yield f"{job_id}: completed, and no request is counted"
+
+
 def logs_have_no_holes(record: Record) -> Iterator[str]:
     """In the log itself an attempt's seqs are 0, 1, 2, …, and the last event stands at the end."""
     for job_id, log in record.logs.items():
@@ -247,6 +261,7 @@ RULES: Sequence[Callable[[Record], Iterator[str]]] = (
     a_cancelled_call_was_closed,
     no_call_outlives_its_job,
     no_more_calls_than_attempts,
+    usage_counts_an_attempt_once,
     logs_have_no_holes,
 )
 

@@ -130,6 +130,8 @@ class Attempt:
         self._continuation: Continuation | None = None
         self._text: list[str] | None = [] if request.json_format is not None else None
         """The whole answer, where it has to be checked in the end."""
+        self._usage: Usage | None = None
+        """What the provider says that the call has taken so far."""
         self._call: asyncio.Task[Finish] | None = None
         self._settlement: Settlement | None = None
         self._stop: Stop | None = None
@@ -171,6 +173,9 @@ class Attempt:
         if not self._heard:
             self._hear()
         self.log.tool_call(index, arguments, id, name)
+
+    def usage(self, usage: Usage) -> None:
+        self._usage = usage
 
     def _hear(self) -> None:
         """Note that the provider has spoken since the last look at the clock (`watch`)."""
@@ -362,8 +367,6 @@ class Attempt:
 
     def _estimate(self) -> Usage:
         """Guess what the provider did not tell: four characters a token."""
-        return Usage(
-            input_tokens=self.request.input_estimate(),
-            output_tokens=-(-self.log.characters // 4),
-            estimated=True,
-        )
+        said = self._usage or Usage(input_tokens=self.request.input_estimate())
+        written = -(-self.log.characters // 4)
+        return said.model_copy(update={"output_tokens": max(said.output_tokens, written), "estimated": True})

@@ -107,6 +107,11 @@ class Scene:
             self.record.statuses[job_id], self.record.texts[job_id] = job["status"], job["text"]
             if log := await raw_log(self.stack.redis, self.stack.keys.log(job_id)):
                 self.record.logs[job_id] = log
+        used = (await self.client.http.get("/v1/usage", params={"group_by": "model"})).json()["data"]
+        for row in used:
+            # Beyond that several jobs, of other scenes perhaps, have asked this model.
+            if row["jobs"] == 1 and (asked := jobs.get(row["model"].partition("/")[2])) is not None:
+                self.record.requests[asked] = row["requests"]
         return judge(self.record)
 
     async def assert_clean(self, timeout_s: float = 20.0) -> None:

@@ -217,7 +217,7 @@ async def test_two_reapers_at_once_requeue_each_job_once(quick: Stack) -> None:
     claims = (await queue.claim("ghost", 1000, 60)).claims
     assert len(claims) == 250
     await quick.redis.zadd(quick.keys.leases, {"ghost": 1})
-    sweeps = await asyncio.gather(*[queue.reap(3, 60, FOR_EVER_MS) for _ in range(6)])
+    sweeps = await asyncio.gather(*[queue.reap(3, 60, FOR_EVER_MS) for _ in range(12)])
     assert sum(sweep.requeued for sweep in sweeps) == 250
     assert await quick.redis.zcard(quick.keys.queue) == 250
     assert await quick.redis.exists(quick.keys.leases) == 0

@@ -66,6 +66,8 @@ class Ear:
 
     def tool_call(self, index: int, arguments: str, id: str | None = None, name: str | None = None) -> None: ...
 
+    def usage(self, usage: Usage) -> None: ...
+
 
 @asynccontextmanager
 async def speaking_to(name: str, url: str) -> AsyncIterator[Provider]:

@@ -137,6 +137,14 @@ async def test_a_figure_that_is_none_is_an_estimate(bare: Stack, priced: Client)
     assert (job["status"], job["usage"]["estimated"], job["usage"]["output_tokens"]) == ("completed", True, 2)
 
 
+async def test_what_the_provider_has_said_before_a_cancel_is_not_guessed(bare: Stack, priced: Client) -> None:
+    bare.provider.script("m", Text("12345678"), Silence(), Used(input=1000, cached=400, output=70))
+    job_id = await priced.submit(provider="anthropic")
+    await priced.until(job_id, "token")
+    job = await priced.cancel(job_id)
+    assert job["usage"] == {"input_tokens": 1000, "cached_input_tokens": 400, "output_tokens": 2, "estimated": True}
+
+
 async def test_without_a_figure_it_is_an_estimate(bare: Stack, priced: Client) -> None:
     bare.provider.script("m", Text("12345678"), NoUsage())
     job = await priced.job(await done(priced, await priced.submit()))

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.prices import Usage
 from tests.stack import eventually
 from tests.valkey import free_port
 from worker.providers import dial, http, transport
@@ -617,6 +618,8 @@ class Sink:
     def reasoning(self, text: str) -> None: ...
 
     def tool_call(self, index: int, arguments: str, id: str | None = None, name: str | None = None) -> None: ...
+
+    def usage(self, usage: Usage) -> None: ...
 
 
 def piece(*events: bytes) -> bytes:

@@ -48,6 +48,9 @@ class Recorder:
     def tool_call(self, index: int, arguments: str, id: str | None = None, name: str | None = None) -> None:
         self.took.append((index, id, name, arguments))
 
+    def usage(self, usage: Usage) -> None:
+        self.took.append(usage)
+
 
 def config(attribute: str, **fields: Any) -> ProviderConfig:
     return ProviderConfig(kind="langchain", runnable=f"{HERE}:{attribute}", **fields)

@@ -235,6 +235,14 @@ VIOLATIONS = {
         {"no_more_calls_than_attempts"},
         record(reading(*HELLO), calls=[call("Hello"), call("Hello")]),
     ),
+    "an attempt counted twice": (
+        {"usage_counts_an_attempt_once"},
+        record(reading(*HELLO), requests={"j": 2}),
+    ),
+    "an answer that is not counted": (
+        {"usage_counts_an_attempt_once"},
+        record(reading(*HELLO), requests={"j": 0}, statuses={"j": "completed"}),
+    ),
     "a hole in the log": (
         {"logs_have_no_holes"},
         record(reading(*HELLO), logs={"j": [Event(*row) for row in (*HELLO[:2], *HELLO[3:])]}),

@@ -72,6 +72,8 @@ class _Answer:
             self._block(load(event.data))
         elif event.event == b"message_start":
             self._usage.update(load(event.data)["message"].get("usage") or {})
+            if (usage := _usage(self._usage)) is not None:
+                self._sink.usage(usage)
         elif event.event == b"message_delta":
             message = load(event.data)
             self._reason = message["delta"].get("stop_reason") or self._reason

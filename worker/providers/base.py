@@ -26,6 +26,9 @@ class Sink(Protocol):
     def tool_call(self, index: int, arguments: str, id: str | None = None, name: str | None = None) -> None:
         """Take a piece of a tool call's arguments; id and name come with its first piece."""
 
+    def usage(self, usage: Usage) -> None:
+        """Learn what the call has taken so far, where the provider says it before the end."""
+
 
 class Finish(NamedTuple):
     """How a provider ended an answer that is whole."""

@@ -82,6 +82,8 @@ class _Answer:
             raise StreamError(chunk)
         if raw := chunk.get("usage"):
             self._usage = _usage(raw)
+            if self._usage is not None:
+                self._sink.usage(self._usage)
         return False
 
     def _tool_call(self, piece: dict[str, Any]) -> None:
