@@ -23,11 +23,27 @@ def refused_field(config: ProviderConfig, request: JobRequest) -> str | None:
     match config.kind:
         case "anthropic":
             return claude.refused_field(request)
+        case "openai-responses":
+            return _responses(request)
         case "langchain":
             return _langchain(request, config.honours)
         case "demo":
             return _demo(request)
     return None
+
+
+def _responses(request: JobRequest) -> str | None:
+    if request.stop:
+        return "stop"
+    if request.seed is not None:
+        return "seed"
+    if request.max_tokens is not None and request.max_tokens < LEAST_OUTPUT:
+        return "max_tokens"
+    return None
+
+
+LEAST_OUTPUT = 16
+"""Tokens: the smallest limit that OpenAI's Responses take."""
 
 
 def _langchain(request: JobRequest, honours: Sequence[str]) -> str | None:

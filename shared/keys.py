@@ -86,6 +86,14 @@ class Keys:
         return f"{self.prefix}:ended"
 
     @property
+    def orphans(self) -> str:
+        """Sorted set: bookmarks of runs to cancel at their providers, by the time from which on anybody may (ms).
+
+        Also the name of the channel that says that there are new ones.
+        """
+        return f"{self.prefix}:orphans"
+
+    @property
     def leases(self) -> str:
         """Sorted set: worker ids by the time at which their lease ends (Redis' clock, ms); 0 is revoked."""
         return f"{self.prefix}:leases"

@@ -23,6 +23,8 @@ class Append(NamedTuple):
     """Entries that the log holds when all before the first of these are there."""
     events: Sequence[tuple[str, bytes]]
     """Name and data of each."""
+    bookmark: bytes = b""
+    """How far behind the last of these events a provider's own run has been read, where there is one."""
 
 
 class Log:
@@ -39,10 +41,13 @@ class Log:
         A log refuses an attempt as soon as a newer one or an end is in it. May be repeated.
         """
         args: list[str | bytes | int] = [self._keys.prefix]
-        for job_id, worker, first, before, events in appends:
+        for job_id, worker, first, before, events, _ in appends:
             args += (job_id, worker, first.attempt, first.seq, before, len(events))
             for event in events:
                 args += event
+        for number, append in enumerate(appends, 1):
+            if append.bookmark:
+                args += (number, append.bookmark)
         keys = [self._keys.log(append.job_id) for append in appends]
         return [result == 1 for result in await self._scripts.run("append", keys, args)]
 

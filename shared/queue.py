@@ -66,12 +66,14 @@ class Claim:
     """What a token costs there; None when nobody knows."""
     spent: Spent
     """What the attempts before this one have taken."""
+    run: bytes
+    """The bookmark of the provider's own run that the text is of, and that goes on; empty without one."""
 
 
 def _claim(worker: str, raw_id: bytes, *rest: Any) -> Claim:
-    *numbers, provider, model, fallback, rates, used = rest
+    *numbers, provider, model, fallback, rates, used, run = rest
     fields = [worker, raw_id.decode(), *numbers, provider.decode(), model.decode(), fallback]
-    fields += [None if rates is None else Rates.parse(rates), Spent.parse(used)]
+    fields += [None if rates is None else Rates.parse(rates), Spent.parse(used), run]
     return Claim(*fields)
 
 
@@ -175,15 +177,18 @@ class Queue:
         fallback: int,
         rates: Rates | None = None,
         settlement: Settlement = ESTIMATE,
+        left: bytes = b"",
     ) -> Claim | Full | None:
         """Open the next attempt of a job that stays in this worker's hands, where there is room for it.
 
-        None when it is not ours any more.
-        `rates` are those of whom it asks, `settlement` is that of the call which failed.
+        None when it is not ours any more. Without a `reason` it goes on with the provider's run, from the text that is
+        there, and has its room.
+        `rates` are those of whom it asks, `settlement` is that of the call which failed; `left` the bookmark of a run
+        that it does not go on with, and that is to be cancelled.
         """
         target = orjson.dumps({"provider": provider, "model": model})[1:-1]
         args = [claim.job_id, claim.worker, claim.attempt, reason, target, provider, model, fallback]
-        args += ["" if rates is None else str(rates), self._keys.prefix, told(settlement), self._limits]
+        args += ["" if rates is None else str(rates), self._keys.prefix, told(settlement), self._limits, left]
         keys = [self._keys.job(claim.job_id), self._keys.log(claim.job_id), self._keys.pauses]
         held, *opened = await self._scripts.run("again", keys, args)
         if held == 0:
@@ -191,17 +196,22 @@ class Queue:
         if held == 2:
             why, wait_ms = opened
             return Full(why.decode(), wait_ms / 1000 or None)
-        attempt, length, now_ms, used = opened
+        attempt, length, now_ms, used, base, run = opened
         return replace(
-            claim, attempt=attempt, base=attempt, claimed_ms=now_ms, log_length=length,
-            provider=provider, model=model, fallback=fallback, rates=rates, spent=Spent.parse(used),
+            claim, attempt=attempt, base=base, claimed_ms=now_ms, log_length=length,
+            provider=provider, model=model, fallback=fallback, rates=rates, spent=Spent.parse(used), run=run,
         )  # fmt: skip
 
-    async def hang_up(self, claim: Claim, settlement: Settlement, refusal: Refusal | None = None) -> float:
-        """Settle a call that has failed, and free its room; return for how many seconds its model must not be asked."""
+    async def hang_up(
+        self, claim: Claim, settlement: Settlement, refusal: Refusal | None = None, left: bytes = b""
+    ) -> float:
+        """Settle a call that has failed, and free its room; return for how many seconds its model must not be asked.
+
+        `left`: the bookmark of its run, if that goes on: it is to be cancelled.
+        """
         args: list[Any] = [claim.job_id, claim.worker, claim.attempt, self._keys.prefix, told(settlement)]
         args += (scope_of(claim.provider, claim.model), 0 if refusal is None else 1)
-        args += (int(seconds * 1000) for seconds in refusal or (0.0, 0.0, 0.0))
+        args += [*(int(seconds * 1000) for seconds in refusal or (0.0, 0.0, 0.0)), left]
         ms: int = await self._scripts.run("hang_up", [self._keys.job(claim.job_id), self._keys.pauses], args)
         return ms / 1000
 
@@ -217,10 +227,15 @@ class Queue:
         record: dict[str, Any],
         retention_s: float,
         settlement: Settlement = ESTIMATE,
+        left: bytes = b"",
     ) -> bool:
-        """End a job: `last` closes its log, with the last event at its end. False when it is not ours any more."""
+        """End a job: `last` closes its log, with the last event at its end. False when it is not ours any more.
+
+        `left`: the bookmark of the provider's run, if that goes on: it is to be cancelled.
+        """
         id, worker, keys = claim.job_id, claim.worker, self._keys
-        args: list[Any] = [id, worker, claim.attempt, status, int(retention_s * 1000), keys.prefix, told(settlement)]
+        args: list[Any] = [id, worker, claim.attempt, status, int(retention_s * 1000), keys.prefix]
+        args += (told(settlement), left)
         args += (last.first.seq, last.before, len(last.events))
         for event in last.events:
             args += event

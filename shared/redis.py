@@ -25,16 +25,18 @@ _LUA: Final = Path(__file__).parent / "lua"
 
 _PRELUDES: Final = {
     "create": ("_now",),
-    "claim": ("_now", "_log", "_bucket", "_free", "_settle", "_end", "_presence", "_room", "_lines"),
+    "claim": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_presence", "_room", "_lines"),
     "append": ("_now", "_log", "_append"),
-    "again": ("_now", "_log", "_bucket", "_free", "_settle", "_room"),
-    "hang_up": ("_now", "_bucket", "_free", "_settle"),
+    "again": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_room"),
+    "hang_up": ("_now", "_bucket", "_free", "_settle", "_orphans"),
     "renew": ("_now",),
-    "finish": ("_now", "_log", "_bucket", "_free", "_settle", "_append"),
-    "release": ("_now", "_log", "_bucket", "_free", "_settle", "_end"),
+    "finish": ("_now", "_log", "_bucket", "_free", "_settle", "_append", "_orphans"),
+    "release": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end"),
     "abandon": (),
-    "cancel": ("_now", "_log", "_bucket", "_free", "_settle", "_end", "_lines"),
-    "reap": ("_now", "_log", "_bucket", "_free", "_settle", "_end"),
+    "cancel": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_lines"),
+    "reap": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end"),
+    "orphans": ("_now",),
+    "disown": ("_now", "_orphans"),
     "delete": (),
     "compact": (),
     "attend": ("_now",),
@@ -42,7 +44,7 @@ _PRELUDES: Final = {
 }
 
 _RUN_WHEN_FULL: Final = (
-    *("abandon", "renew", "hang_up", "finish", "release", "cancel", "reap"),
+    *("abandon", "renew", "hang_up", "finish", "release", "cancel", "reap", "orphans", "disown"),
     *("delete", "compact", "attend"),
 )
 """They write little and free much: a lease must not be lost, nor a reader left without an end, to a full server."""

@@ -58,7 +58,7 @@ class ProviderConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["openai", "anthropic", "langchain", "demo"]
+    kind: Literal["openai", "openai-responses", "anthropic", "langchain", "demo"]
     base_url: BaseUrl | None = None
     api_key: SecretStr | None = None
     models: list[str] = []
@@ -84,7 +84,7 @@ class ProviderConfig(BaseModel):
         return None
 
 
-BUILT_IN_PROVIDERS = ("openai", "anthropic", "demo")
+BUILT_IN_PROVIDERS = ("openai", "openai-responses", "anthropic", "demo")
 
 
 def hash_key(key: str) -> bytes:
@@ -207,8 +207,10 @@ class Settings(BaseSettings):
 
     def providers(self) -> dict[str, ProviderConfig]:
         """Return every provider that a job may name."""
+        openai = {"base_url": self.openai_base_url, "api_key": self.openai_api_key}
         return {
-            "openai": ProviderConfig(kind="openai", base_url=self.openai_base_url, api_key=self.openai_api_key),
+            "openai": ProviderConfig(kind="openai", **openai),
+            "openai-responses": ProviderConfig(kind="openai-responses", **openai),
             "anthropic": ProviderConfig(
                 kind="anthropic", base_url=self.anthropic_base_url, api_key=self.anthropic_api_key
             ),

@@ -151,13 +151,15 @@ def all_readers_saw_one_history(record: Record) -> Iterator[str]:
 def the_text_is_the_providers(record: Record) -> Iterator[str]:
     """Every attempt's text is the beginning of what one provider call sent; a completed one's is all of it.
 
-    Calls come in the order of attempts; an attempt that was lost early may have none.
+    Calls come in the order of attempts; an attempt that was lost early may have none, and one that is `started` may
+    go on with the run of the one before it.
     """
     for reading in record.readings:
         if not reading.from_start:
             continue
         calls = iter(record.calls[reading.job_id])
         kept, whole = "", ""
+        run: Call | None = None
         segments = list(_segments(reading.events))
         for event, text in segments:
             kept = whole if event.event == "started" else ""
@@ -165,9 +167,12 @@ def the_text_is_the_providers(record: Record) -> Iterator[str]:
             last = event is segments[-1][0] and reading.end is not None and reading.end.event == "completed"
             if not text and not last:
                 continue
+            if event.event == "started" and run is not None and _is_of(run, whole, last=last):
+                continue
             for call in calls:
                 sent = _behind_seam(kept, call.sent_text)
                 if (sent == text and call.finished) if last else sent.startswith(text):
+                    run = call if call.run is not None and call.run.background else None
                     break
             else:
                 lengths = [len(call.sent_text) for call in record.calls[reading.job_id]]
@@ -214,7 +219,7 @@ def no_call_outlives_its_job(record: Record) -> Iterator[str]:
     """Where a reader saw the end, no call of the job is open: it would be paid for, and nobody would read it."""
     for job_id in sorted({reading.job_id for reading in record.readings if reading.end is not None}):
         for call in record.calls[job_id]:
-            if not call.finished and not call.closed_by_client:
+            if not call.finished and not call.closed_by_client and not call.cancelled:
                 yield f"{job_id}: {call!r} is still open"
 
 
@@ -307,6 +312,11 @@ def _segments(events: Sequence[Event]) -> Iterator[tuple[Event, str]]:
             text += event.data["text"]
     if opening is not None:
         yield opening, text
+
+
+def _is_of(run: Call, text: str, *, last: bool) -> bool:
+    """Say whether a run wrote this text, all of it at its end."""
+    return run.sent_text == text and run.finished if last else run.sent_text.startswith(text)
 
 
 def _behind_seam(kept: str, sent: str) -> str:

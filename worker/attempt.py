@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from shared import events
 from shared.clock import mono_s
-from shared.events import dump
+from shared.events import REASONING, Answer, dump
 from shared.prices import Usage
 from shared.queue import Claim
 from shared.requests import JobRequest
@@ -19,7 +19,8 @@ from shared.spent import UNASKED, Settlement
 from shared.structured import Misfit, parsed
 from worker.continuation import Continuation
 from worker.failures import UNKNOWN, Failure, explain, failure, is_stale_connection
-from worker.providers.base import Finish, Provider
+from worker.providers.base import Finish, Provider, StreamError
+from worker.providers.run import Half, Run
 from worker.writer import AttemptLog, Writer
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Failed:
     failure: Failure
     usage: Usage | None = None
     """What the provider says that it took all the same."""
+    listening: bool = False
+    """Whether only the listening has failed: the provider's run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,10 @@ class Attempt:
         self._provider = provider
         self._writer = writer
         self._timeouts = timeouts
+        self.run: Run | None = None
         self._continuation: Continuation | None = None
+        self._kept = 0
+        """Characters that earlier attempts have left of this answer."""
         self._text: list[str] | None = [] if request.json_format is not None else None
         """The whole answer, where it has to be checked in the end."""
         self._usage: Usage | None = None
@@ -177,6 +183,14 @@ class Attempt:
     def usage(self, usage: Usage) -> None:
         self._usage = usage
 
+    def running(self, run: Run) -> None:
+        self.run = run
+        self.log.follow(self._bookmark, new=True)
+
+    def _bookmark(self, half: Half | None = None) -> bytes:
+        assert self.run is not None
+        return self.run.bookmark(self.request.provider, half)
+
     def _hear(self) -> None:
         """Note that the provider has spoken since the last look at the clock (`watch`)."""
         self._heard = True
@@ -190,8 +204,40 @@ class Attempt:
         self._continuation = Continuation(text)
         if self._text is not None:
             self._text.append(text)
+        self._kept = len(text)
         if self._continuation.prefix:
             self.request = self.request.continued_from(self._continuation.prefix)
+
+    def listen_on(self, bookmark: bytes, written: Answer) -> None:
+        """Let the provider's own run go on, of which so much is in the log already."""
+        self.run, half = Run.at_bookmark(bookmark, written)
+        self._kept = len(written.text) + len(written.reasoning)
+        self._kept += sum(len(call["arguments"]) for call in written.tool_calls)
+        if self._text is not None:
+            self._text.append(written.text)
+        self.log.follow(self._bookmark, new=False)
+        if half is not None:
+            (self.log.reasoning if half.event == REASONING else self.log.text)(half.text)
+
+    @property
+    def left_run(self) -> bytes:
+        """The bookmark of a run that goes on at the provider; empty when there is none."""
+        return b"" if self.run is None or self.run.over else self._bookmark()
+
+    def leave_run(self) -> None:
+        """Have no more to do with the run: it is to be cancelled."""
+        if self.run is not None:
+            self.run.over = True
+
+    @property
+    def spoke(self) -> bool:
+        """Say whether the provider has sent anything of the answer in this attempt."""
+        return self._first_token_s is not None
+
+    @property
+    def begun(self) -> bool:
+        """Say whether there is anything of the answer, of this attempt or of one that it goes on from."""
+        return self.log.started or self._kept > 0
 
     def stop(self, why: Stop) -> None:
         """End the provider call for this reason and close its connection."""
@@ -310,7 +356,7 @@ class Attempt:
                 "job %s attempt %d: %s at %s:%s",
                 self.claim.job_id, self.claim.attempt, type(error).__name__, where.name, where.lineno,
             )  # fmt: skip
-        return Failed(why)
+        return Failed(why, listening=bool(self.left_run) and not isinstance(error, StreamError))
 
     def settlement(self, outcome: Outcome) -> Settlement:
         """Return what the call took, as its first end says: that of a failed call does not change while we wait."""
@@ -320,12 +366,12 @@ class Attempt:
 
     def _settle_by(self, outcome: Outcome) -> Settlement:
         """By the provider's word, or else by an estimate; nothing where it refused."""
-        if self._call is None:
+        if self._call is None and self.run is None:
             return UNASKED
         match outcome:
             case Completed(Finish(usage=usage)) | Failed(usage=usage) if usage is not None:
                 return usage
-            case Failed(why) if not self.log.started and why.code not in BILLED_SILENCE:
+            case Failed(why) if not (self.begun or self.left_run) and why.code not in BILLED_SILENCE:
                 return Usage()
         return self._estimate()
 
@@ -368,5 +414,7 @@ class Attempt:
     def _estimate(self) -> Usage:
         """Guess what the provider did not tell: four characters a token."""
         said = self._usage or Usage(input_tokens=self.request.input_estimate())
-        written = -(-self.log.characters // 4)
+        # A run wrote what earlier attempts have heard of it as well.
+        characters = self.log.characters + (self._kept if self.run is not None else 0)
+        written = -(-characters // 4)
         return said.model_copy(update={"output_tokens": max(said.output_tokens, written), "estimated": True})

@@ -14,7 +14,7 @@ import anthropic
 import httpx2
 import openai
 
-from worker.providers.base import NotAStream, NotConfigured, StreamError, Truncated
+from worker.providers.base import NotAStream, NotConfigured, RunLost, StreamError, Truncated
 from worker.providers.sse import EventTooLarge
 from worker.providers.transport import StaleConnection
 
@@ -43,6 +43,7 @@ CODES: Final = {
     "provider_timeout": (True, "The provider did not answer in time."),
     "provider_unreachable": (True, "The provider could not be reached, or cut the connection."),
     "provider_truncated": (True, "The provider's answer ended before it was whole."),
+    "provider_run_lost": (True, "The provider has lost the answer that it was working on."),
     "provider_protocol": (True, "The provider's answer could not be read."),
     "first_token_timeout": (True, "The provider sent no first token in time."),
     "idle_timeout": (True, "The provider fell silent in mid-answer."),
@@ -79,6 +80,19 @@ KINDS: Final = {
     "rate_limit_exceeded": "provider_rate_limited",
     "overloaded_error": "provider_overloaded",
     "engine_overloaded": "provider_overloaded",
+    "data_residency_mismatch": "provider_permission",
+    "invalid_image": "provider_bad_request",
+    "invalid_image_format": "provider_bad_request",
+    "invalid_base64_image": "provider_bad_request",
+    "invalid_image_url": "provider_bad_request",
+    "image_too_large": "provider_bad_request",
+    "image_too_small": "provider_bad_request",
+    "image_parse_error": "provider_bad_request",
+    "image_file_too_large": "provider_bad_request",
+    "unsupported_image_media_type": "provider_bad_request",
+    "empty_image_file": "provider_bad_request",
+    "failed_to_download_image": "provider_bad_request",
+    "image_file_not_found": "provider_bad_request",
     "timeout_error": "provider_timeout",
 }
 
@@ -154,6 +168,8 @@ def explain(error: BaseException) -> Failure:
             return failure("provider_not_configured")
         case Truncated():
             return failure("provider_truncated")
+        case RunLost():
+            return failure("provider_run_lost")
         case NotAStream():
             return failure("provider_protocol")
         case StreamError():

@@ -24,8 +24,14 @@ LOOK_AGAIN_S: Final = 0.2
 
 RATE_LIMITED: Final = "provider_rate_limited"
 
-AGAIN: Final = frozenset((RATE_LIMITED, "provider_overloaded", "provider_error", "provider_unreachable"))
+RUN_LOST: Final = "provider_run_lost"
+"""There is nothing to go on with, so that also what was begun is asked for again."""
+
+AGAIN: Final = frozenset((RATE_LIMITED, "provider_overloaded", "provider_error", "provider_unreachable", RUN_LOST))
 """What passes by itself, and costs nothing to ask again: silence may have been worked on."""
+
+LISTEN_AGAIN: Final = AGAIN - {RUN_LOST} | {"provider_timeout", "provider_truncated"}
+"""What may befall a listener while the provider's own run goes on."""
 
 OURS: Final = frozenset(("internal_error", "storage_full", "job_timeout", "invalid_output"))
 """No other provider would do better."""
@@ -35,7 +41,7 @@ class Step(NamedTuple):
     """What is asked next, and after how long."""
 
     reason: str
-    """As the reader is told it: `provider_error` or `fallback`."""
+    """As the reader is told it: `provider_error` or `fallback`; empty where the answer goes on."""
     provider: str
     model: str
     fallback: int
@@ -83,6 +89,14 @@ def no_room(request: JobRequest, step: Step, full: Full, left_s: float) -> Step 
         return Step("fallback", other.provider, other.model, step.fallback + 1, 0.0)
     wait_s *= random.uniform(1, 1.2)
     return step._replace(wait_s=wait_s) if wait_s < left_s else None
+
+
+def listen_again(request: JobRequest, failure: Failure, fallback: int, deaf: int, left_s: float) -> Step | None:
+    """Return how to go on with a run after `deaf` listeners in a row that heard nothing; None to give it up."""
+    if failure.code not in LISTEN_AGAIN or deaf >= TRIES:
+        return None
+    wait_s = max(_backoff_s(deaf), failure.retry_after_s or 0)
+    return Step("", request.provider, request.model, fallback, wait_s) if wait_s < left_s else None
 
 
 def _backoff_s(tries: int) -> float:

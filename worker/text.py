@@ -23,6 +23,11 @@ class Surrogates:
             return text[:-1]
         return text
 
+    @property
+    def half(self) -> str:
+        """The half that waits for what follows."""
+        return self._half
+
     def rest(self) -> str:
         """Return the half that nothing followed."""
         half, self._half = self._half, ""

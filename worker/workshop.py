@@ -13,20 +13,22 @@ from pydantic import ValidationError
 from shared.clock import mono_s
 from shared.keys import Keys
 from shared.log import Log
+from shared.orphans import OrphanedRuns
 from shared.presence import Presence
 from shared.prices import Prices
 from shared.queue import Claim, Full, Queue
 from shared.redis import REDIS_FAULTS, DataError, Scripts, connect, info, problem
 from shared.requests import JobRequest
 from shared.settings import Settings
-from shared.spent import UNASKED
+from shared.spent import OPEN, UNASKED
 from shared.subscriber import Subscriber
 from worker.attempt import Attempt, Failed, HandedOver, Lost, Outcome, Stop, Timeouts
 from worker.compactor import Compactor
 from worker.leases import Lease, Reaper
+from worker.orphans import Orphans
 from worker.providers.base import Provider
 from worker.providers.registry import Providers
-from worker.retries import Step, next_step, no_room, refusal
+from worker.retries import RUN_LOST, Step, listen_again, next_step, no_room, refusal
 from worker.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -90,6 +92,8 @@ class Workshop:
         self._reaper = Reaper(self.queue, self.lease, settings.max_attempts, settings.retention_s)
         self.compactor = Compactor(self._log)
         self.providers = Providers(settings)
+        self._runs = OrphanedRuns(self._leading, leading, self.keys)
+        self.orphans = Orphans(self._runs, self.providers, self._subscriber, self.keys)
         self.attempts: dict[str, Attempt] = {}
         self._busy = asyncio.Event()
         """There are attempts, or were a moment ago."""
@@ -110,6 +114,7 @@ class Workshop:
             self.lease.keep(),
             self._reaper.run(),
             self.compactor.run(),
+            self.orphans.run(),
             self._watch(),
             self._watch_readers(),
             self._watch_held(),
@@ -137,6 +142,7 @@ class Workshop:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._subscriber.stop()
+        await self.orphans.close()
         await self.providers.close()
         await self._leading.close()
         await self._writing.close()
@@ -154,9 +160,7 @@ class Workshop:
         """Bring a job to its end, from this attempt on, or to where somebody else goes on with it."""
         claim, ours = attempt.claim, [attempt]
         try:
-            if claim.base < claim.attempt:
-                answer = await self._insist(lambda: self._log.answer(claim.job_id, claim.base))
-                attempt.go_on_from(answer.text)
+            await self._pick_up(attempt)
             await self._finish(ours)
         except Exception:
             logger.exception("job %s attempt %d could not be settled", claim.job_id, claim.attempt)
@@ -166,17 +170,30 @@ class Workshop:
             if self.attempts.get(claim.job_id) in ours:
                 del self.attempts[claim.job_id]
 
+    async def _pick_up(self, attempt: Attempt) -> None:
+        """Let an attempt go on from what earlier ones have left in the log, if it is to."""
+        claim = attempt.claim
+        if claim.base < claim.attempt:
+            written = await self._insist(lambda: self._log.answer(claim.job_id, claim.base))
+            if claim.run:
+                attempt.listen_on(claim.run, written)
+            else:
+                attempt.go_on_from(written.text)
+
     async def _finish(self, ours: list[Attempt]) -> None:
         """Generate until there is an answer, or nobody is left to ask; each attempt joins `ours`."""
-        attempt, tries = ours[0], 0
+        attempt, tries, deaf = ours[0], 0, 0
         while True:
             outcome = await attempt.generate()
-            tries += 1
+            # A call that is listened to again is the same call.
+            tries, deaf = tries + 1, 0 if attempt.spoke else deaf + 1
             following: Attempt | Outcome | None = outcome
             if isinstance(outcome, Failed):
-                following = await self._after(attempt, outcome, tries)
+                following = await self._after(attempt, outcome, tries, deaf)
             if isinstance(following, Attempt):
-                if following.claim.fallback != attempt.claim.fallback:
+                if following.claim.base == attempt.claim.base:
+                    tries -= 1
+                elif following.claim.fallback != attempt.claim.fallback:
                     tries = 0
                 attempt = following
                 ours.append(attempt)
@@ -185,14 +202,18 @@ class Workshop:
                 await self._settle(attempt, following)
             return
 
-    async def _after(self, attempt: Attempt, failed: Failed, tries: int) -> Attempt | Outcome | None:
-        """Ask the same again, or the next fallback, once it is time and there is room; else return how the job ends.
+    async def _after(self, attempt: Attempt, failed: Failed, tries: int, deaf: int) -> Attempt | Outcome | None:
+        """Listen or ask again, or ask the next fallback, when it is time and there is room; or return how the job ends.
 
         None when the job is not ours any more.
         """
-        failed = await self._hang_up(attempt, failed)
-        request, claim, begun = attempt.request, attempt.claim, attempt.log.started
-        step = next_step(request, failed.failure, claim.fallback, tries, attempt.left_s, begun=begun)
+        request, claim, step = attempt.request, attempt.claim, None
+        if failed.listening:
+            step = listen_again(request, failed.failure, claim.fallback, deaf, attempt.left_s)
+        if step is None:
+            failed = await self._hang_up(attempt, failed)
+            why, begun = failed.failure, attempt.begun and failed.failure.code != RUN_LOST
+            step = next_step(request, why, claim.fallback, tries, attempt.left_s, begun=begun)
         while step is not None:
             if (ended := await attempt.pause(step.wait_s)) is not None:
                 return ended
@@ -205,30 +226,41 @@ class Workshop:
     async def _hang_up(self, attempt: Attempt, failed: Failed) -> Failed:
         """Free the room of a failed call; after a 429 nobody asks that model for a while, this worker included."""
         why, claim = failed.failure, attempt.claim
-        refused, settlement = refusal(why), attempt.settlement(failed)
+        refused, settlement, left = refusal(why), attempt.settlement(failed), attempt.left_run
         if refused is None and not self.settings.limits:
             return failed
-        pause_s = await self._insist(lambda: self.queue.hang_up(claim, settlement, refused))
+        pause_s = await self._insist(lambda: self.queue.hang_up(claim, settlement, refused, left))
         if pause_s <= (why.retry_after_s or 0):
             return failed
         return replace(failed, failure=why._replace(retry_after_s=pause_s))
 
     async def _again(self, attempt: Attempt, outcome: Outcome, step: Step) -> Attempt | Full | None:
-        """Open the next attempt in place of one that failed; None when the job is not ours any more.
-
-        What the failed one has not written yet is refused by the log from then on.
-        """
-        target, settlement = (step.provider, step.model), attempt.settlement(outcome)
+        """Open the next attempt in place of one that failed; None when the job is not ours any more."""
+        goes_on, target = not step.reason, (step.provider, step.model)
+        if goes_on:
+            await self._append_rest(attempt)
+        else:
+            # With nothing left on its way: the log would refuse it, as it does to those who have lost their job.
+            await self._writer.settle(attempt.log)
+            attempt.log.take(whole=True)
+        settlement, left = (OPEN, b"") if goes_on else (attempt.settlement(outcome), attempt.left_run)
         rates = attempt.claim.rates if step.fallback == attempt.claim.fallback else self._prices.rates(*target)
         claim = await self._insist(
-            lambda: self.queue.again(attempt.claim, step.reason, *target, step.fallback, rates, settlement)
+            lambda: self.queue.again(attempt.claim, step.reason, *target, step.fallback, rates, settlement, left)
         )
-        if claim is None or isinstance(claim, Full):
+        if claim is None:
+            await self._disown(attempt)
+            return None
+        if left:
+            attempt.leave_run()
+            self.orphans.cancel(left)
+        if isinstance(claim, Full):
             return claim
         logger.info("job %s: attempt %d, %s", claim.job_id, claim.attempt, step.reason)
         following = self.attempts[claim.job_id] = self._attempt(claim)
         if attempt.stopped is not None:
             following.stop(attempt.stopped)
+        await self._pick_up(following)
         return following
 
     def hand_over(self) -> None:
@@ -262,12 +294,8 @@ class Workshop:
     async def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Write the end, or pass the job on, until Redis has taken it."""
         log, claim, retention_s = attempt.log, attempt.claim, self.settings.retention_s
-        await self._writer.settle(log)
-        if isinstance(outcome, Lost):
-            return
         if isinstance(outcome, HandedOver):
-            if (rest := log.take(whole=True)) is not None:
-                await self._insist(lambda: self._log.append([rest]))
+            await self._append_rest(attempt)
             settlement = attempt.settlement(outcome)
             await self._insist(
                 lambda: self.queue.release(
@@ -275,12 +303,31 @@ class Workshop:
                 )
             )
             return
-        ending = attempt.ending(outcome)
+        await self._writer.settle(log)
+        if isinstance(outcome, Lost):
+            await self._disown(attempt)
+            return
+        ending, left = attempt.ending(outcome), attempt.left_run
         last = log.close(ending.event, ending.data)
-        if not await self._insist(
-            lambda: self._ends.finish(claim, ending.status, last, ending.record, retention_s, ending.settlement)
-        ):
+        end = partial(self._ends.finish, claim, ending.status, last, ending.record)
+        if not await self._insist(lambda: end(retention_s, ending.settlement, left)):
             logger.warning("job %s attempt %d ended %s elsewhere", claim.job_id, claim.attempt, ending.status)
+            await self._disown(attempt)
+        elif left:
+            self.orphans.cancel(left)
+
+    async def _append_rest(self, attempt: Attempt) -> None:
+        """Append what an attempt has not appended yet, for the next one to go on from."""
+        await self._writer.settle(attempt.log)
+        # (Half a character is kept for the next attempt where that hears the other half.)
+        if (rest := attempt.log.take(whole=attempt.run is None)) is not None:
+            await self._insist(lambda: self._log.append([rest]))
+
+    async def _disown(self, attempt: Attempt) -> None:
+        """Leave the run of a job that is not ours any more to its new holder, or to nobody."""
+        run, left, job_id = attempt.run, attempt.left_run, attempt.claim.job_id
+        if run is not None and left and await self._insist(lambda: self._runs.disown(job_id, left, run.id)):
+            self.orphans.cancel(left)
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until Redis has answered; every state change may be repeated."""

@@ -15,6 +15,7 @@ from shared.clock import mono_s
 from shared.events import REASONING, TOKEN, TOOL_CALL, EventId, dump, text_data
 from shared.log import Append, Log
 from shared.redis import REDIS_FAULTS, DataError, is_full
+from worker.providers.run import Half
 from worker.text import Surrogates
 
 logger = logging.getLogger(__name__)
@@ -89,11 +90,20 @@ class AttemptLog:
         self._waiting = False
         """Whether the writer knows of what is pending here."""
         self._noted = 0
+        self._bookmark: Callable[[Half | None], bytes] | None = None
+        self._unmarked = False
 
     @property
     def started(self) -> bool:
         """Say whether the provider has sent anything."""
         return self._seq > 1 or bool(self._event) or bool(self._closed)
+
+    def follow(self, bookmark: Callable[[Half | None], bytes], *, new: bool) -> None:
+        """Put a bookmark of the provider's own run behind every append; at once, when the run is `new`."""
+        self._bookmark = bookmark
+        if new:
+            self._unmarked = True
+            self._writer.wake(self, urgent=True)
 
     def text(self, text: str) -> None:
         if text.__class__ is not str or not text or (self._event is not TOKEN and self._event):
@@ -165,12 +175,12 @@ class AttemptLog:
             self._event = ""
 
     def take(self, *, whole: bool) -> Append | None:
-        """Return what is pending, and forget it; None when it is nothing."""
+        """Return what is pending, and forget it; None when it is nothing. It may be a new run's bookmark alone."""
         self._waiting = False
         self._forget()
         if self._event:
             self._close_text(whole=whole)
-        return self._append(self._closed) if self._closed else None
+        return self._append(self._closed) if self._closed or self._unmarked else None
 
     def close(self, event: str, data: bytes) -> Append:
         """Return what is pending and, behind it, the last event."""
@@ -179,7 +189,13 @@ class AttemptLog:
         return self._append([*self._closed, (event, data)])
 
     def _append(self, events: list[tuple[str, bytes]]) -> Append:
-        append = Append(self.job_id, self.worker, EventId(self.attempt, self._seq), self._opening + self._seq, events)
+        bookmark = b""
+        if self._bookmark is not None:
+            half = self._surrogates.half
+            bookmark = self._bookmark(Half(self._event, half) if half else None)
+            self._unmarked = False
+        first = EventId(self.attempt, self._seq)
+        append = Append(self.job_id, self.worker, first, self._opening + self._seq, events, bookmark)
         self._seq += len(events)
         self._closed = []
         return append

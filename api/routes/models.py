@@ -29,7 +29,8 @@ def offered(providers: Mapping[str, ProviderConfig], prices: Prices) -> list[str
     return [f"{name}/{model}" for name, config in ordered.items() for model in _models(name, config, prices)]
 
 
-_FAMILY = {"openai": ("gpt-", "o1", "o3", "o4"), "anthropic": ("claude-",)}
+_OPENAI = ("gpt-", "o1", "o3", "o4")
+_FAMILY = {"openai": _OPENAI, "openai-responses": _OPENAI, "anthropic": ("claude-",)}
 
 
 def _models(name: str, config: ProviderConfig, prices: Prices) -> list[str]:

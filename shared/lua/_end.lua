@@ -3,6 +3,7 @@
 local function end_job(prefix, id, status, error, retention_ms, now)
   local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
   settle(prefix, id, 'estimate', now)
+  orphan_of(prefix, job, now)
   if error then redis.call('HSET', job, 'error', '{' .. error .. '}') end
   say(log, next_id(log), status, '{' .. (error and error .. ',' or '') .. '"usage":' .. usage_json(job) .. '}')
   redis.call('HSET', job, 'status', status, 'finished_ms', now)

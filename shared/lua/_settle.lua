@@ -4,7 +4,7 @@
 --   JSON        what the call took, as `shared.prices.Usage` writes it
 --   'estimate'  nobody is left to say: guess from the log
 --   'unasked'   no provider was asked
---   'open'      not yet: the next attempt goes on with the same call
+--   'open'      not yet: the next attempt goes on with the same call, which keeps its room
 -- Numbers are doubles: costs, in 10^-12 dollars, are exact up to 9,007 dollars a job.
 
 local SAMPLE = 64        -- entries of an attempt that an estimate looks at; the rest are taken to be like them
@@ -37,8 +37,7 @@ end
 
 local function settle(prefix, id, how, now)
   local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
-  -- Whoever goes on with an open call needs room again, and is charged again.
-  if how == 'open' then return free(prefix, id, redis.call('HGET', job, 'room'), 0, now) end
+  if how == 'open' then return end
   local call, attempt, base, used, rates, owner, key, provider, model, input_estimate, ledger_days, room = unpack(redis.call('HMGET', job,
     'call', 'attempt', 'base', 'used', 'rates', 'owner', 'key', 'provider', 'model', 'input_estimate', 'ledger_days', 'room'))
   if not call then return end
@@ -91,6 +90,11 @@ local function settle(prefix, id, how, now)
     -- A figure that no counter can hold must not keep a job from its end.
     if amounts[n] > 0 then redis.pcall('HINCRBY', ledger, names[n] .. row, number(amounts[n])) end
   end
+end
+
+-- Settle the call of an attempt that is not the last, unless the provider's own run goes on: the next one listens to that.
+local function settle_unless_it_runs(prefix, id, how, now)
+  settle(prefix, id, redis.call('HEXISTS', prefix .. ':job:' .. id, 'run') == 1 and 'open' or how, now)
 end
 
 -- What all settled calls of a job have taken, as its last event tells it.

@@ -1,17 +1,24 @@
--- Open a job's next attempt in the hands of the worker that holds it: its provider failed, and is asked again, or another.
--- Only where there is room for it; a repeat of one that was let in is not counted again.
+-- Open a job's next attempt in the hands of the worker that holds it: its provider failed, and is asked again, or another,
+-- where there is room for it; or its run goes on there, and is listened to again, in the room that it has.
+-- A repeat of one that was let in is not counted again.
 -- KEYS: job, log, pauses
--- ARGV: job id, worker, attempt that failed, reason, provider and model as JSON without braces, provider, model,
---       number of the fallback, what a token costs there ('' for unknown), key prefix, how to settle the failed call,
---       the limits by scope as JSON ('' for none)
--- Returns {1, attempt, log length, now, used in all}, also of a repeat after a lost reply; {0} when the job is not this worker's any more;
+-- ARGV: job id, worker, attempt that failed, reason ('' to go on with the run), provider and model as JSON without braces,
+--       provider, model, number of the fallback, what a token costs there ('' for unknown), key prefix, how to settle the
+--       failed call, the limits by scope as JSON ('' for none), bookmark of a run that is left behind ('' for none)
+-- Returns {1, attempt, log length, now, used in all, base, bookmark of the run that goes on or ''}, also of a repeat after a
+--         lost reply; {0} when the job is not this worker's any more;
 --         {2, reason, ms until there is room (0: not known)} when it has to wait.
 local id, worker, failed, provider, model, prefix = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[6], ARGV[7], ARGV[10]
 local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'input_estimate')
 if record[1] ~= 'running' or record[2] ~= worker then return {0} end
 local attempt, now = failed + 1, now_ms()
-if tonumber(record[3]) == failed then
+if tonumber(record[3]) == failed and ARGV[4] == '' then
+  if not say(KEYS[2], attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. ARGV[5] .. '}') then return {0} end
+  redis.call('HSET', KEYS[1], 'attempt', attempt)
+elseif tonumber(record[3]) == failed then
   settle(prefix, id, ARGV[11], now)
+  redis.call('HDEL', KEYS[1], 'run')
+  if ARGV[13] ~= '' then orphan(prefix, ARGV[13], now + 5000) end
   local limited = ARGV[12] ~= '' or redis.call('EXISTS', KEYS[3]) == 1
   local limits = ARGV[12] == '' and {} or cjson.decode(ARGV[12])
   local tokens, scopes = tonumber(record[4] or 0), limited and scopes_of(provider, model) or {}
@@ -43,4 +50,5 @@ if tonumber(record[3]) == failed then
 elseif tonumber(record[3]) ~= attempt then
   return {0}
 end
-return {1, attempt, redis.call('XLEN', KEYS[2]), now, redis.call('HGET', KEYS[1], 'used')}
+record = redis.call('HMGET', KEYS[1], 'used', 'base', 'run')
+return {1, attempt, redis.call('XLEN', KEYS[2]), now, record[1], tonumber(record[2]), record[3] or ''}

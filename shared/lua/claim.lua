@@ -5,7 +5,7 @@
 -- ARGV: worker, how many, lease ms, key prefix, arq's job prefix, retention ms, 1 to cancel jobs that nobody reads,
 --       the limits by scope as JSON ('' for none)
 -- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now, log length,
---          provider, model, fallbacks used, what a token costs there, used in all}, …},
+--          provider, model, fallbacks used, what a token costs there, used in all, bookmark of the provider's run or ''}, …},
 --          {discarded ids}, ms until the next line is to be looked at (-1: a call or a job will say so)}.
 local worker, at_most, lease_ms, prefix = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local MOVES = 100 -- jobs that go into lines in one go: about a millisecond
@@ -98,9 +98,9 @@ local function open(id, record)
   -- The log may know more than the record, if Redis has lost its last writes: no number is used twice.
   local attempt = math.max(tonumber(record[2]), top_attempt(log)) + 1
   local started = record[5] or now
-  local goes_on = attempt > 1 and record[8] == '1' and record[9]
+  local goes_on = attempt > 1 and (record[19] or record[8] == '1') and record[9]
   local base = goes_on and tonumber(record[9]) or attempt
-  if record[16] then
+  if record[16] and not record[19] then
     -- A call that was left open, and that this attempt does not go on with.
     settle(prefix, id, 'estimate', now)
     record[15] = redis.call('HGET', job, 'used')
@@ -117,11 +117,11 @@ local function open(id, record)
       '{"attempt":' .. attempt .. ',"reason":"' .. (record[7] or 'worker_lost') .. '",' .. record[6] .. '}')
   end
   if opened then
-    redis.call('HSET', job, 'call', attempt)
-    if limited then take(prefix, id, record[11], record[12], limits, tonumber(record[17] or 0), now) end
+    redis.call('HSETNX', job, 'call', attempt)
+    if limited and not record[19] then take(prefix, id, record[11], record[12], limits, tonumber(record[17] or 0), now) end
     local length = redis.call('XLEN', log)
     claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now, length,
-      record[11], record[12], tonumber(record[13] or 0), record[14], record[15]}
+      record[11], record[12], tonumber(record[13] or 0), record[14], record[15], record[19] or ''}
   else
     -- Without its log nobody could read it.
     redis.call('SREM', KEYS[4], id)
@@ -138,7 +138,7 @@ while #claimed < at_most and looked < at_most + MOVES do
   local id = source.jobs[source.at]
   local job = prefix .. ':job:' .. id
   local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base', 'leave_grace_s',
-    'provider', 'model', 'fallback', 'rates', 'used', 'call', 'input_estimate', 'waits_for')
+    'provider', 'model', 'fallback', 'rates', 'used', 'call', 'input_estimate', 'waits_for', 'run')
   if record[1] ~= 'queued' then
     leave(source, id)
     redis.call('DEL', ARGV[5] .. id)
@@ -147,7 +147,8 @@ while #claimed < at_most and looked < at_most + MOVES do
     leave(source, id)
     end_job(prefix, id, 'cancelled', nil, ARGV[6], now)
   else
-    local scope = limited and held_up(record[11], record[12], tonumber(record[17] or 0), source.scope)
+    -- A run that goes on has its room, and nothing new is asked.
+    local scope = limited and not record[19] and held_up(record[11], record[12], tonumber(record[17] or 0), source.scope)
     if scope then
       wait(source, id, record, scope)
     else

@@ -2,12 +2,15 @@
 -- A pause never gets shorter; one that begins soon after another, without the provider's word, is twice as long.
 -- KEYS: job, pauses
 -- ARGV: job id, worker, attempt, key prefix, how to settle the call, provider/model,
---       1 when it was limiting, ms that the provider asks for (0: it does not say), the first pause in ms, the longest
+--       1 when it was limiting, ms that the provider asks for (0: it does not say), the first pause in ms, the longest,
+--       bookmark of a run that is left behind ('' for none)
 -- Returns the ms for which the model is not to be asked.
 local prefix, scope, now = ARGV[4], ARGV[6], now_ms()
 local record = redis.call('HMGET', KEYS[1], 'worker', 'attempt')
 if record[1] == ARGV[2] and record[2] == ARGV[3] then
   settle(prefix, ARGV[1], ARGV[5], now)
+  redis.call('HDEL', KEYS[1], 'run')
+  if ARGV[11] ~= '' then orphan(prefix, ARGV[11], now) end
 end
 
 local pause, over = prefix .. ':pause:' .. scope, tonumber(redis.call('ZSCORE', KEYS[2], scope) or 0)

@@ -28,7 +28,7 @@ for _, id in ipairs(redis.call('SRANDMEMBER', running, ARGV[4])) do
       end_job(prefix, id, 'failed', error, ARGV[3], now)
       ended = ended + 1
     else
-      settle(prefix, id, 'estimate', now)
+      settle_unless_it_runs(prefix, id, 'estimate', now)
       redis.call('HSET', job, 'status', 'queued', 'restart_reason', 'worker_lost')
       redis.call('ZADD', KEYS[2], record[5], id)
       redis.call('LPUSH', KEYS[3], 1)

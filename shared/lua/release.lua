@@ -8,7 +8,7 @@ if record[1] ~= 'running' or record[2] ~= ARGV[2] then return 0 end
 if ARGV[3] ~= '' and record[3] ~= ARGV[3] then return 0 end
 redis.call('SREM', KEYS[4], ARGV[1])
 redis.call('SREM', KEYS[5], ARGV[1])
-settle(ARGV[5], ARGV[1], ARGV[7], now_ms())
+settle_unless_it_runs(ARGV[5], ARGV[1], ARGV[7], now_ms())
 if record[5] then
   end_job(ARGV[5], ARGV[1], 'cancelled', nil, ARGV[6], now_ms())
   return 1

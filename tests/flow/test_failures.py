@@ -29,6 +29,7 @@ from worker.failures import CODES, explain
 from worker.providers.anthropic import AnthropicProvider
 from worker.providers.base import NotConfigured, Provider
 from worker.providers.openai import OpenAIProvider
+from worker.providers.run import Run
 from worker.providers.transport import Transport
 from worker.retries import next_step
 
@@ -55,7 +56,10 @@ KINDS: Any = (
 class Ear:
     """Takes what a provider sends, and keeps nothing."""
 
+    run: Run | None = None
     full = False
+
+    def running(self, run: Run) -> None: ...
 
     async def room(self) -> None:
         raise AssertionError("never full")

@@ -20,6 +20,7 @@ from worker.providers.base import Truncated
 from worker.providers.langchain import LangChainProvider
 from worker.providers.langchain_messages import messages
 from worker.providers.registry import Providers
+from worker.providers.run import Run
 
 HERE = "tests.unit.test_langchain"
 
@@ -31,10 +32,14 @@ chat_model = FakeListChatModel(responses=["Hello there."])
 class Recorder:
     """A sink that keeps what it is given."""
 
+    run: Run | None = None
     full = False
 
     def __init__(self) -> None:
         self.took: list[Any] = []
+
+    def running(self, run: Run) -> None:
+        raise AssertionError("nothing runs in the background")
 
     async def room(self) -> None:
         raise AssertionError("it was never full")

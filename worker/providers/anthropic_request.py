@@ -126,7 +126,8 @@ def _messages(messages: list[Message]) -> list[dict[str, Any]]:
 def _content(message: Message) -> Any:
     if not (message.images() or message.tool_calls or message.reasoning_blocks):
         return message.text()
-    parts: list[dict[str, Any]] = [_block(block) for block in message.reasoning_blocks]
+    # Another provider's thoughts are no use here.
+    parts: list[dict[str, Any]] = [_block(block) for block in message.reasoning_blocks if block.type != "reasoning"]
     if isinstance(message.content, list):
         parts += [
             _image(part) if isinstance(part, ImagePart) else {"type": "text", "text": part.text}

@@ -1,14 +1,15 @@
 """What a provider is to the rest of the worker."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from shared.prices import Usage
 from shared.requests import JobRequest
+from worker.providers.run import Run
 
 
-class Sink(Protocol):
-    """Takes what a provider sends, as it comes."""
+class Room(Protocol):
+    """Bounds what is read and not yet stored."""
 
     @property
     def full(self) -> bool:
@@ -16,6 +17,17 @@ class Sink(Protocol):
 
     async def room(self) -> None:
         """Wait until more can be taken."""
+
+
+class Sink(Room, Protocol):
+    """Takes what a provider sends, as it comes."""
+
+    @property
+    def run(self) -> Run | None:
+        """The provider's own run behind this answer, where there is one; from the start, when it was begun before."""
+
+    def running(self, run: Run) -> None:
+        """Learn of a run that goes on whoever listens. Its `at` is to say what has been handed on, at any time."""
 
     def text(self, text: str) -> None:
         """Take a piece of the answer."""
@@ -62,6 +74,17 @@ class Provider(Protocol):
         """Give back all connections."""
 
 
+@runtime_checkable
+class Background(Provider, Protocol):
+    """A provider whose runs go on without a listener: `generate` goes on with the sink's run, where it has one.
+
+    Cancelling `generate` ends the listening, not the run.
+    """
+
+    async def cancel(self, run_id: str) -> None:
+        """End a run. May be repeated; returns when nothing of it goes on any more, raises when that is unknown."""
+
+
 class StreamError(Exception):
     """An error after HTTP 200: an event in mid-stream, or a body in place of one.
 
@@ -79,6 +102,10 @@ class NotAStream(Exception):
 
 class Truncated(Exception):
     """The stream ended cleanly, without the marker that the answer is whole."""
+
+
+class RunLost(Exception):
+    """A run cannot be gone on with: the provider does not know it any more, or has ended it unfinished."""
 
 
 class NotConfigured(Exception):

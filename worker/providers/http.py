@@ -1,14 +1,14 @@
 """What the SDKs share: the HTTP client under them, and how a stream's events are taken."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 import httpx2
 
 from shared.events import dump, load
-from worker.providers.base import NotAStream, Sink, StreamError
+from worker.providers.base import NotAStream, Room, StreamError
 from worker.providers.connection import Answer
 from worker.providers.sse import ServerSentEvent, SseDecoder
 from worker.providers.transport import ANSWER
@@ -22,6 +22,8 @@ DOCUMENTS: Final = ("application/json", "text/html")
 _HEADERS: Final = {"Content-Type": "application/json", "X-Stainless-Raw-Response": "stream"}
 """The second is the SDKs' word for: give the response back unread."""
 
+_UNREAD: Final[Mapping[str, Any]] = {"cast_to": httpx2.Response, "options": {"headers": _HEADERS}}
+
 
 def client(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncClient:
     """Return the HTTP client of one SDK, over the connections that all of them share."""
@@ -29,14 +31,16 @@ def client(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=transport, timeout=None, follow_redirects=False, headers=headers)
 
 
-async def stream(client: Any, path: str, body: object, sink: Sink, take: Callable[[ServerSentEvent], bool]) -> None:
+async def stream(client: Any, path: str, body: object, sink: Room, take: Callable[[ServerSentEvent], bool]) -> None:
     """Make one call with an SDK's client and hand its events to `take`; the connection is free or closed behind it.
 
     The SDK's `post` adds the address, keys and headers, and turns a status into its own error. The body is ours, and
     is plain JSON: what the SDK's typed methods do to it costs a third of the call.
     """
-    options = {"headers": _HEADERS}
-    response: httpx2.Response = await client.post(path, content=dump(body), cast_to=httpx2.Response, options=options)
+    await _hear(await client.post(path, content=dump(body), **_UNREAD), sink, take)
+
+
+async def _hear(response: httpx2.Response, sink: Room, take: Callable[[ServerSentEvent], bool]) -> None:
     try:
         if response.headers.get("content-type", "").partition(";")[0].strip().lower() in DOCUMENTS:
             await _refuse(response)
@@ -56,7 +60,30 @@ async def _refuse(response: httpx2.Response) -> NoReturn:
     raise NotAStream
 
 
-async def _listen(response: httpx2.Response, sink: Sink, take: Callable[[ServerSentEvent], bool]) -> None:
+async def follow(
+    client: Any, path: str, query: Mapping[str, object], sink: Room, take: Callable[[ServerSentEvent], bool]
+) -> None:
+    """As `stream`, for events that are there to be had: by GET."""
+    options = {"headers": _HEADERS, "params": query}
+    await _hear(await client.get(path, cast_to=httpx2.Response, options=options), sink, take)
+
+
+async def read(client: Any, path: str) -> Any:
+    """Return the JSON behind a path."""
+    response: httpx2.Response = await client.get(path, **_UNREAD)
+    try:
+        return load(await response.aread())
+    finally:
+        await response.aclose()
+
+
+async def tell(client: Any, path: str) -> None:
+    """POST nothing to a path, and take what is answered for done."""
+    response: httpx2.Response = await client.post(path, **_UNREAD)
+    await response.aclose()
+
+
+async def _listen(response: httpx2.Response, sink: Room, take: Callable[[ServerSentEvent], bool]) -> None:
     """Hand each event to `take` as it arrives, until that says it was the last, or the body ends.
 
     No faster than the sink has room. Raises what `take` raises, and httpx2's errors.

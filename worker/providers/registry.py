@@ -7,6 +7,7 @@ from worker.providers.anthropic import AnthropicProvider
 from worker.providers.base import NotConfigured, Provider
 from worker.providers.demo import DemoProvider
 from worker.providers.openai import OpenAIProvider
+from worker.providers.responses import ResponsesProvider
 from worker.providers.transport import Transport
 
 
@@ -14,6 +15,8 @@ def _make(name: str, config: ProviderConfig, transport: Transport) -> Provider:
     match config.kind:
         case "openai":
             return OpenAIProvider(config, transport, compatible=name != "openai")
+        case "openai-responses":
+            return ResponsesProvider(config, transport)
         case "anthropic":
             return AnthropicProvider(config, transport)
         case "langchain":
