@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from api.known_keys import KnownKeys
 from api.problems import Problem
 from shared.clock import wall_ms
 from shared.errors import JobNotFound
 from shared.jobs import Job, Jobs
-from shared.keyring import Limits, covers
-from shared.settings import Settings, hash_key, key_id
+from shared.keyring import ApiKey, Limits, covers
+from shared.settings import Settings
 
 LOCAL_OWNER: Final = "local"
 """Everybody, when auth is off."""
@@ -37,15 +38,20 @@ class Caller(NamedTuple):
     models: tuple[str, ...] = ()
     """Patterns of `provider/model`; none is all."""
 
+    @classmethod
+    def by(cls, key: ApiKey) -> "Caller":
+        return cls(key.terms.owner, key.id, key.terms.limits, key.terms.models)
+
     def may_ask(self, provider: str, model: str) -> bool:
         return covers(self.models, provider, model)
 
 
 class Access:
-    def __init__(self, settings: Settings, jobs: Jobs, now_ms: Callable[[], int] = wall_ms) -> None:
+    def __init__(
+        self, settings: Settings, jobs: Jobs, known_keys: KnownKeys, now_ms: Callable[[], int] = wall_ms
+    ) -> None:
         self._required = settings.auth == "required"
-        self._owners = settings.api_keys
-        self._owners_by_id = {key_id(hashed): owner for hashed, owner in settings.api_keys.items()}
+        self._known_keys = known_keys
         self._secret = settings.ticket_secret()
         self._jobs = jobs
         self._now_ms = now_ms
@@ -56,19 +62,19 @@ class Access:
             if not _is_loopback(request) or _is_rebound(request):
                 raise _unauthorized("loopback_only", "Without keys this server answers its own machine only.")
             return Caller(LOCAL_OWNER)
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        hashed = hash_key(key.strip())
-        owner = self._owners.get(hashed) if scheme.lower() == "bearer" else None
-        if owner is None:
+        given = request.headers.getlist("authorization")
+        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        found = await self._known_keys.holder(key.strip()) if scheme.lower() == "bearer" else None
+        if found is None:
             raise _unauthorized("unauthorized", "A valid key is needed: Authorization: Bearer <key>.")
-        return Caller(owner, key_id(hashed))
+        return Caller.by(found)
 
     async def reader(self, request: Request, job_id: str) -> Caller:
         """Return who wants to read a job's events: by key, or by a ticket for this one job. Or raise a 401 problem."""
         ticket = request.query_params.get("ticket")
         if not self._required or ticket is None or "authorization" in request.headers:
             return await self.caller(request)
-        caller = self._bearer_of(ticket, job_id)
+        caller = await self._by_ticket(ticket, job_id)
         if caller is None:
             raise _unauthorized("invalid_ticket", "The ticket is not valid for this job, or has expired.")
         return caller
@@ -85,17 +91,17 @@ class Access:
         expires_s, key = self._now_ms() // 1000 + TICKET_S, caller.key or ""
         return f"/v1/jobs/{job_id}/events?ticket={expires_s}.{key}.{self._sign(job_id, key, expires_s)}"
 
-    def _bearer_of(self, ticket: str, job_id: str) -> Caller | None:
+    async def _by_ticket(self, ticket: str, job_id: str) -> Caller | None:
         """Return who was given the ticket; None when it is not for this job, not ours, or has had its time."""
         expires, _, rest = ticket.partition(".")
-        key, _, signature = rest.partition(".")
+        id, _, signature = rest.partition(".")
         if not (expires.isascii() and expires.isdigit() and len(expires) < 16):
             return None
-        good = hmac.compare_digest(signature.encode(), self._sign(job_id, key, int(expires)).encode())
+        good = hmac.compare_digest(signature.encode(), self._sign(job_id, id, int(expires)).encode())
         if not good or int(expires) * 1000 <= self._now_ms():
             return None
-        owner = self._owners_by_id.get(key)
-        return None if owner is None else Caller(owner, key)
+        found = await self._known_keys.find(id)
+        return None if found is None else Caller.by(found)
 
     def _sign(self, job_id: str, key: str, expires_s: int) -> str:
         mac = hmac.digest(self._secret, f"events:{job_id}:{key}:{expires_s}".encode(), "sha256")

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Final
 
@@ -112,6 +113,8 @@ class Hub:
         self._heartbeat_s = heartbeat_s
         self._exiting = exiting
         self._watches: dict[str, Watch] = {}
+        self._by_key: dict[str, set[Reader]] = {}
+        """Whose access ends with their key's."""
         self._fresh: list[Watch] = []
         self._sending: dict[Reader, float] = {}
         """Who waits for its client to take what was sent, and since when."""
@@ -143,16 +146,21 @@ class Hub:
         await self._attendance.stop()
         await self._subscriber.stop()
 
-    def attach(self, job_id: str, cursor: EventId, leave_grace_s: float | None = None) -> Reader:
+    def attach(
+        self, job_id: str, cursor: EventId, leave_grace_s: float | None = None, *, key: str | None = None
+    ) -> Reader:
         """Return a new reader of a log; everything behind its cursor will reach it. Detach it in the end.
 
         `leave_grace_s`: the reader counts as one for a job that is cancelled when nobody reads it for so long.
+        `key`: the API key by which it reads, and with which it ends.
         """
         watch = self._watches.get(job_id)
         if watch is None:
             watch = self._watches[job_id] = Watch(self._note)
         listening = self._subscriber.subscribe(self._keys.log(job_id), watch)
-        reader = Reader(self._log, job_id, cursor, listening, counts=leave_grace_s is not None)
+        reader = Reader(self._log, job_id, cursor, listening, counts=leave_grace_s is not None, key=key)
+        if key is not None:
+            self._by_key.setdefault(key, set()).add(reader)
         self._attendance.enter(job_id, leave_grace_s)
         watch.readers.add(reader)
         self._look_at([reader], mono_s() + self._heartbeat_s)
@@ -163,12 +171,27 @@ class Hub:
     def detach(self, reader: Reader) -> None:
         if reader.counts:
             self._attendance.leave(reader.job_id)
+        if reader.key is not None and (others := self._by_key.get(reader.key)) is not None:
+            others.discard(reader)
+            if not others:
+                del self._by_key[reader.key]
         reader.leave()
         watch = self._watches[reader.job_id]
         watch.readers.discard(reader)
         if not watch.readers:
             del self._watches[reader.job_id]
             self._subscriber.unsubscribe(self._keys.log(reader.job_id))
+
+    def keys(self) -> AbstractSet[str]:
+        """Return the API keys by which somebody reads here."""
+        return self._by_key.keys()
+
+    def cut(self, key: str) -> None:
+        """Cut off all who read by a key, in mid-body; also those that do not take what was sent to them."""
+        for reader in self._by_key.get(key, ()):
+            reader.end()
+            if reader in self._sending:
+                reader.on_stall()
 
     def end_all(self, spread_s: float = 0) -> None:
         """End every stream of this process, spread over a while; the clients come back to another process."""

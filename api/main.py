@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.auth == "off":
         logger.warning("REJOIN_AUTH=off: everybody on this machine may do everything; nobody else is answered")
     elif not settings.api_keys:
-        logger.warning("REJOIN_API_KEYS is empty: every request will be 401")
+        logger.info("REJOIN_API_KEYS is empty: only keys that `python -m api.keys create` has made are let in")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -51,8 +51,11 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.rejoin = here
         loading = asyncio.create_task(_load(here.scripts))
         await here.hub.start()
+        if settings.auth == "required":
+            await here.known_keys.start()
         yield
         loading.cancel()
+        await here.known_keys.stop()
         await here.hub.stop()
         await here.redis.close()
 

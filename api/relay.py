@@ -74,8 +74,11 @@ class Reader:
     """Yields a log's entries in order, each once, from a cursor to the last event."""
 
     def __init__(
-        self, log: Log, job_id: str, cursor: EventId, listening: asyncio.Future[None], *, counts: bool = False
-    ) -> None:
+        self, log: Log, job_id: str, cursor: EventId, listening: asyncio.Future[None],
+        *, counts: bool = False, key: str | None = None,
+    ) -> None:  # fmt: skip
+        self.key = key
+        """The API key by which it reads."""
         self.counts = counts
         """Whether a job that minds is cancelled some time after this reader, should it be the last, has left."""
         self.job_id = job_id

@@ -9,7 +9,9 @@ from starlette.requests import HTTPConnection
 from api.access import Access
 from api.attendance import Attendance
 from api.hub import Hub
+from api.known_keys import KnownKeys
 from shared.jobs import Jobs
+from shared.keyring import Keyring
 from shared.keys import Keys
 from shared.ledger import Ledger
 from shared.log import Log
@@ -30,6 +32,7 @@ class State:
     log: Log
     ledger: Ledger
     hub: Hub
+    known_keys: KnownKeys
     access: Access
     prices: Prices
     providers: Mapping[str, ProviderConfig]
@@ -41,9 +44,11 @@ class State:
         scripts = Scripts(redis)
         jobs, log = Jobs(redis, scripts, keys), Log(redis, scripts, keys)
         attendance = Attendance(Presence(scripts, keys))
-        hub = Hub(log, Subscriber(settings.redis_url), attendance, keys, settings.heartbeat_s, exiting)
-        ledger, access = Ledger(redis, keys), Access(settings, jobs)
-        return cls(settings, redis, scripts, jobs, log, ledger, hub, access, prices, settings.providers())
+        subscriber = Subscriber(settings.redis_url)
+        hub = Hub(log, subscriber, attendance, keys, settings.heartbeat_s, exiting)
+        known_keys = KnownKeys(settings.api_keys, Keyring(redis, scripts, keys), subscriber, hub)
+        ledger, access = Ledger(redis, keys), Access(settings, jobs, known_keys)
+        return cls(settings, redis, scripts, jobs, log, ledger, hub, known_keys, access, prices, settings.providers())
 
 
 def exiting() -> bool:

@@ -30,6 +30,20 @@ class Keys:
         """Hash: what an owner's jobs took on one day (days since 1970, UTC), `<figure>:<key id>:<provider>/<model>`."""
         return f"{self.prefix}:usage:{owner}:{day}"
 
+    def api_key(self, key_id: str) -> str:
+        """Hash: what is kept of an API key that a command has made: its hash, its terms, when it was revoked."""
+        return f"{self.prefix}:key:{key_id}"
+
+    @property
+    def api_keys(self) -> str:
+        """Sorted set: the ids of those keys by when they were made (ms)."""
+        return f"{self.prefix}:keys"
+
+    @property
+    def key_changes(self) -> str:
+        """String: a mark, another one after each revocation. Also the name of the channel that says whose it was."""
+        return f"{self.prefix}:keys:changed"
+
     @property
     def created(self) -> str:
         """Counter: the order of creation."""

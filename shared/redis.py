@@ -41,13 +41,15 @@ _PRELUDES: Final = {
     "compact": (),
     "attend": ("_now",),
     "absent": ("_now", "_presence"),
+    "issue": ("_now",),
+    "revoke": ("_now",),
 }
 
 _RUN_WHEN_FULL: Final = (
     *("abandon", "renew", "hang_up", "finish", "release", "cancel", "reap", "orphans", "disown"),
-    *("delete", "compact", "attend"),
+    *("delete", "compact", "attend", "revoke"),
 )
-"""They write little and free much: a lease must not be lost, nor a reader left without an end, to a full server."""
+"""They write little and free much: a full server must cost no lease, no reader its end, and keep no key alive."""
 
 
 def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> Multiplexer:

@@ -241,7 +241,7 @@ def _in_one_line(error: ValidationError) -> str:
     return f"{'.'.join([name, *where[1:]])}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def load_settings(role: Literal["api", "worker"]) -> Settings:
+def load_settings(role: Literal["api", "worker", "command"]) -> Settings:
     """Read the settings or end the process with one line that names the one that is wrong."""
     if unknown := _unknown_names({**dotenv_values(ENV_FILE), **os.environ}):
         sys.exit(f"rejoin: {unknown[0]} is not a setting")

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from api.access import Caller
 from api.asking import Reading
 from api.deadline import deadline
 from api.negotiation import JSON, NDJSON, SSE, accepted
@@ -40,12 +41,12 @@ async def events(
     media_type = accepted(request, SSE, NDJSON, JSON)
     cursor = _cursor(request.headers.get("last-event-id"), last_event_id)
     if media_type == JSON:
-        return await _long_poll(here, job, cursor, wait_s)
+        return await _long_poll(here, caller, job, cursor, wait_s)
     if not job.live and cursor != START:
         async with deadline():
             if await _is_last(here, job_id, cursor):
                 return Response(status_code=204)
-    reader = here.hub.attach(job_id, cursor, job.leave_grace_s if job.live else None)
+    reader = here.hub.attach(job_id, cursor, job.leave_grace_s if job.live else None, key=caller.key)
     return LogResponse(here.hub, reader, media_type)
 
 
@@ -60,14 +61,14 @@ async def _is_last(here: State, job_id: str, cursor: EventId) -> bool:
     return last is not None and last.last and last.id == cursor
 
 
-async def _long_poll(here: State, job: Job, cursor: EventId, wait_s: float) -> Response:
+async def _long_poll(here: State, caller: Caller, job: Job, cursor: EventId, wait_s: float) -> Response:
     """Answer as soon as there is an event behind the cursor, or when the wait is over."""
     if cursor != START:
         async with deadline():
             if await _is_last(here, job.id, cursor):
                 return _polled([], cursor, closed=True)
     found: list[Entry] = []
-    reader = here.hub.attach(job.id, cursor, job.leave_grace_s if job.live else None)
+    reader = here.hub.attach(job.id, cursor, job.leave_grace_s if job.live else None, key=caller.key)
     try:
         # Who does not wait gets what is there: one look at the log.
         wait = asyncio.timeout(wait_s) if wait_s else deadline()

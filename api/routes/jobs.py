@@ -60,7 +60,7 @@ async def submit(request: Request, caller: Asking) -> Response:
         )
     url = f"/v1/jobs/{created.id}"
     if media_type != JSON:
-        reader = here.hub.attach(created.id, START, job.leave_grace_s)
+        reader = here.hub.attach(created.id, START, job.leave_grace_s, key=caller.key)
         return LogResponse(here.hub, reader, media_type, {"Location": url, "X-Job-ID": created.id})
     body = {
         "id": created.id,

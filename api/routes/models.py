@@ -18,9 +18,16 @@ router = APIRouter()
 async def models(request: Request, caller: Asking) -> Response:
     """List `provider/model` for every provider that is set up, `demo` first, as far as the caller may ask for it."""
     here = state(request)
-    names = [name for name in offered(here.providers, here.prices) if caller.may_ask(*name.split("/", 1))]
+    offers = offered(here.providers, here.prices)
+    names = [name for name in offers if caller.may_ask(*name.split("/", 1))]
+    names += [name for name in caller.models if name not in names and is_name(name, here.providers)]
     data = [{"id": name, "object": "model", "created": 0, "owned_by": name.partition("/")[0]} for name in names]
     return json_response({"object": "list", "data": data})
+
+
+def is_name(pattern: str, providers: Mapping[str, ProviderConfig]) -> bool:
+    """Say whether what a key may ask for is one model, of a provider that is set up."""
+    return not pattern.endswith("*") and pattern.partition("/")[0] in providers
 
 
 def offered(providers: Mapping[str, ProviderConfig], prices: Prices) -> list[str]:

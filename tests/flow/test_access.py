@@ -85,8 +85,9 @@ async def test_keys_are_kept_as_hashes_only(guarded: Stack) -> None:
     assert "key-of-alice" not in repr(guarded.settings())
     for key in await guarded.redis.keys("*"):
         assert b"key-of-alice" not in key
-    owners = guarded.apis[0].app.state.rejoin.access._owners
-    assert sorted(owners.values()) == ["alice", "bob"]
+    settled = guarded.apis[0].app.state.rejoin.known_keys._settled
+    assert "key-of" not in repr(settled)
+    assert sorted(key.terms.owner for key in settled.values()) == ["alice", "bob"]
 
 
 async def test_without_auth_only_loopback_is_answered(bare: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
