@@ -44,8 +44,17 @@ async def test_cancel_takes_less_than_a_tenth_of_a_second(bench: Bench) -> None:
         asked = time.monotonic()
         await bench.client.cancel(job_id)
         took.append(await bench.calls[number].closed() - asked)
-    # The median: the machine may stop for a moment, a provider that does not listen is late each time.
-    assert sorted(took)[len(took) // 2] < CANCEL_P99_S, took
+    # All but one of ten: the machine may stop for a moment, a provider that does not listen is late each time.
+    assert sorted(took)[-2] < CANCEL_P99_S, took
+
+
+async def test_whoever_answers_a_cancel_ends_the_job(any_bench: Bench) -> None:
+    any_bench.script(Text("Hel"), Silence())
+    job_id = await any_bench.submit()
+    await any_bench.client.until(job_id, "token")
+    assert (await any_bench.client.cancel(job_id))["outcome"] == "cancelled"
+    answer = await any_bench.ended(job_id)
+    assert (answer.last.event, answer.job["text"]) == ("cancelled", answer.text)
 
 
 async def test_what_cannot_be_stored_is_not_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

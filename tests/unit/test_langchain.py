@@ -106,7 +106,7 @@ def test_without_langchain_a_worker_says_what_to_install(monkeypatch: pytest.Mon
     for name in [name for name in sys.modules if name.startswith("langchain_core.")]:
         monkeypatch.delitem(sys.modules, name)
     settings = Settings.model_validate({"more_providers": {"mine": {"kind": "langchain", "runnable": "a:b"}}})
-    with pytest.raises(SystemExit, match=r"^rejoin: .*'mine' needs langchain_core.*pip install 'rejoin\[langchain\]'$"):
+    with pytest.raises(SystemExit, match=r"^rejoin: .*'mine' needs langchain_core.*pip install langchain-core$"):
         Providers(settings)
 
 
@@ -287,6 +287,38 @@ async def test_cancelling_closes_what_it_reads_from(monkeypatch: pytest.MonkeyPa
         await task
     assert closed.is_set()
     assert sink.took == ["Hel"]
+
+
+async def test_cancelling_while_there_is_no_room_closes_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runnable waits to be asked for its next chunk then: nobody but us would end it."""
+    closed = asyncio.Event()
+
+    class Stream(Runnable[Any, Any]):
+        def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+        async def astream(self, input: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
+            try:
+                while True:
+                    yield "more"
+            finally:
+                closed.set()
+
+    class Full(Recorder):
+        full = True
+
+        async def room(self) -> None:
+            waits.set()
+            await asyncio.Event().wait()
+
+    waits = asyncio.Event()
+    monkeypatch.setattr(sys.modules[HERE], "unread", Stream(), raising=False)
+    task = asyncio.create_task(LangChainProvider("mine", config("unread")).generate(request(), Full()))
+    await waits.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed.is_set()
 
 
 async def test_it_reads_no_faster_than_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def _langchain(name: str, config: ProviderConfig) -> Provider:
         # Only here: an extra, and half a second for those who do not use it.
         from worker.providers.langchain import LangChainProvider
     except ModuleNotFoundError as error:
-        sys.exit(f"rejoin: REJOIN_PROVIDERS: {name!r} needs {error.name}: pip install 'rejoin[langchain]'")
+        sys.exit(f"rejoin: REJOIN_PROVIDERS: {name!r} needs {error.name}: pip install langchain-core")
     return LangChainProvider(name, config)
 
 
