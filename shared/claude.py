@@ -1,7 +1,8 @@
 """What each of Anthropic's models takes, and what its API refuses of a request.
 
-Older models by name; one that is not in the table is newer than it, and taken for the newest. A name that is no
-Claude's belongs to another server that speaks messages: of that nothing is known, so nothing is refused.
+Older models by name; a version that is not in the table is newer than it, and taken for the newest. Where the name
+tells nothing, nothing is refused: a gateway's own is asked in the newest words, one that is no Claude's in the older
+ones, which other servers that speak messages know.
 """
 
 import re
@@ -39,6 +40,8 @@ class Claude(NamedTuple):
 
 NEWEST: Final = Claude("adaptive", off="never", samples=False, forces=False, prefills=False)
 
+UNREAD: Final = Claude("adaptive", prefills=False)
+
 NO_CLAUDE: Final = Claude("budget")
 
 CLAUDES: Final[Mapping[str, Claude]] = {
@@ -57,8 +60,10 @@ CLAUDES: Final[Mapping[str, Claude]] = {
     "sonnet-5-5": NEWEST._replace(off="between_tools"),
 }
 
+FAMILIES: Final = frozenset(name.partition("-")[0] for name in CLAUDES)
+
 _NAME: Final = re.compile(
-    r"claude-(?:(?P<before>\d(?:-\d)?)-)?(?P<family>[a-z]+)(?P<behind>(?:-(?:\d{1,2}|preview)(?!\d))*)"
+    r"claude-(?:(?P<before>\d(?:-\d)?)-)?(?P<family>[a-z]+)(?P<behind>(?:-(?:\d{1,2}|preview)(?![0-9a-z]))*)"
 )
 """The version stood before the family once and stands behind it since; dates and endings of platforms follow."""
 
@@ -69,8 +74,8 @@ def claude(model: str) -> Claude:
     if "claude" not in model:
         return NO_CLAUDE
     found = _NAME.search(model.replace(".", "-"))
-    if found is None:
-        return NEWEST
+    if found is None or found["family"] not in FAMILIES:
+        return UNREAD
     version = f"-{found['before']}" if found["before"] else found["behind"]
     return CLAUDES.get(found["family"] + version.removesuffix("-0"), NEWEST)
 

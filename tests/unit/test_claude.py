@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.capabilities import can_continue
-from shared.claude import CLAUDES, NEWEST, NO_CLAUDE, Claude, claude, refused_field
+from shared.claude import CLAUDES, NEWEST, NO_CLAUDE, UNREAD, Claude, claude, refused_field
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from tests.provider.checks import anthropic_complaint
@@ -44,8 +44,10 @@ def request(model: str, **fields: Any) -> JobRequest:
         ("claude-fable-5-1", NEWEST),
         ("claude-opus-4-9", NEWEST),
         ("claude-haiku-10", NEWEST),
-        ("claude-novel", NEWEST),
-        ("claude-", NEWEST),
+        ("claude-haiku-4-5-1m", CLAUDES["haiku-4-5"]),
+        ("claude-novel", UNREAD),
+        ("claude-", UNREAD),
+        ("our-claude", UNREAD),
         ("MiniMax-M3", NO_CLAUDE),
         ("m", NO_CLAUDE),
     ],
@@ -87,7 +89,7 @@ def refused_by(known: Claude, body: dict[str, Any]) -> str | None:
     return next((name for name, is_wrong in wrong.items() if is_wrong), None)
 
 
-@pytest.mark.parametrize("model", ["m", *(f"claude-{name}" for name in CLAUDES), "claude-opus-5-5"])
+@pytest.mark.parametrize("model", ["m", *(f"claude-{name}" for name in CLAUDES), "claude-opus-5-5", "claude-novel"])
 def test_what_is_not_refused_at_the_door_is_not_refused_by_the_api(model: str) -> None:
     taken = 0
     for one, other in itertools.product(FIELDS, FIELDS):
