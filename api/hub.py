@@ -13,6 +13,7 @@ from typing import Final
 
 from api.attendance import Attendance
 from api.relay import Batch, Reader
+from api.streams import Seat, Streams
 from shared.clock import mono_s
 from shared.events import Entry, EventId
 from shared.keys import Keys
@@ -102,6 +103,7 @@ class Hub:
         log: Log,
         subscriber: Subscriber,
         attendance: Attendance,
+        streams: Streams,
         keys: Keys,
         heartbeat_s: float,
         exiting: Callable[[], bool],
@@ -109,6 +111,7 @@ class Hub:
         self._log = log
         self._subscriber = subscriber
         self._attendance = attendance
+        self._streams = streams
         self._keys = keys
         self._heartbeat_s = heartbeat_s
         self._exiting = exiting
@@ -132,6 +135,7 @@ class Hub:
     async def start(self) -> None:
         await self._subscriber.start()
         await self._attendance.start()
+        await self._streams.start()
         self._ticker = asyncio.create_task(self._tick(), name="stalls and exit")
         self._beats = asyncio.create_task(self._beat(), name="heartbeats")
         for task in (self._ticker, self._beats):
@@ -144,21 +148,30 @@ class Hub:
                 await asyncio.gather(task, return_exceptions=True)
         self.end_all()
         await self._attendance.stop()
+        await self._streams.stop()
         await self._subscriber.stop()
 
     def attach(
-        self, job_id: str, cursor: EventId, leave_grace_s: float | None = None, *, key: str | None = None
+        self,
+        job_id: str,
+        cursor: EventId,
+        leave_grace_s: float | None = None,
+        *,
+        key: str | None = None,
+        seat: Seat | None = None,
     ) -> Reader:
         """Return a new reader of a log; everything behind its cursor will reach it. Detach it in the end.
 
         `leave_grace_s`: the reader counts as one for a job that is cancelled when nobody reads it for so long.
         `key`: the API key by which it reads, and with which it ends.
+        `seat`: the stream that it is among its owner's; left when the reader is detached.
         """
         watch = self._watches.get(job_id)
         if watch is None:
             watch = self._watches[job_id] = Watch(self._note)
         listening = self._subscriber.subscribe(self._keys.log(job_id), watch)
-        reader = Reader(self._log, job_id, cursor, listening, counts=leave_grace_s is not None, key=key)
+        counts = leave_grace_s is not None
+        reader = Reader(self._log, job_id, cursor, listening, counts=counts, key=key, seat=seat)
         if key is not None:
             self._by_key.setdefault(key, set()).add(reader)
         self._attendance.enter(job_id, leave_grace_s)
@@ -175,6 +188,8 @@ class Hub:
             others.discard(reader)
             if not others:
                 del self._by_key[reader.key]
+        if reader.seat is not None:
+            reader.seat.leave()
         reader.leave()
         watch = self._watches[reader.job_id]
         watch.readers.discard(reader)

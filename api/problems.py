@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from api import limits
 from shared import errors
 from shared.redis import REDIS_FAULTS, RedisError
 
@@ -87,6 +88,10 @@ def _of(error: Exception) -> Problem:
             return Problem(409, "job_live", "The job has not ended yet; cancel it first.")
         case errors.BadCursor():
             return Problem(400, error.code, str(error))
+        case errors.KeyMismatch():
+            return Problem(422, error.code, "This Idempotency-Key was used for another request.")
+        case errors.LimitReached():
+            return Problem(429, error.code, limits.DETAILS[error.code], limits.refusal_headers(error))
         case errors.QueueFull():
             return Problem(503, error.code, str(error), {"Retry-After": str(RETRY_AFTER_S)})
         case RequestValidationError():

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final, Protocol
 
 from api.connection import http_chunk
+from api.streams import Seat
 from shared.clock import mono_s
 from shared.events import START, Answer, Entry, EventId
 from shared.log import Log
@@ -74,13 +75,22 @@ class Reader:
     """Yields a log's entries in order, each once, from a cursor to the last event."""
 
     def __init__(
-        self, log: Log, job_id: str, cursor: EventId, listening: asyncio.Future[None],
-        *, counts: bool = False, key: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        log: Log,
+        job_id: str,
+        cursor: EventId,
+        listening: asyncio.Future[None],
+        *,
+        counts: bool = False,
+        key: str | None = None,
+        seat: Seat | None = None,
+    ) -> None:
         self.key = key
         """The API key by which it reads."""
         self.counts = counts
         """Whether a job that minds is cancelled some time after this reader, should it be the last, has left."""
+        self.seat = seat
+        """The stream that it is among its owner's; None for one that nobody counts."""
         self.job_id = job_id
         self.cursor = cursor
         self.active_s = mono_s()

@@ -10,6 +10,7 @@ from api.access import Access
 from api.attendance import Attendance
 from api.hub import Hub
 from api.known_keys import KnownKeys
+from api.streams import Streams
 from shared.jobs import Jobs
 from shared.keyring import Keyring
 from shared.keys import Keys
@@ -19,6 +20,7 @@ from shared.presence import Presence
 from shared.prices import Prices
 from shared.redis import Multiplexer, Scripts, connect
 from shared.settings import ProviderConfig, Settings
+from shared.streams import OpenStreams
 from shared.subscriber import Subscriber
 
 
@@ -32,6 +34,7 @@ class State:
     log: Log
     ledger: Ledger
     hub: Hub
+    streams: Streams
     known_keys: KnownKeys
     access: Access
     prices: Prices
@@ -43,12 +46,14 @@ class State:
         redis = connect(settings.redis_url)
         scripts = Scripts(redis)
         jobs, log = Jobs(redis, scripts, keys), Log(redis, scripts, keys)
-        attendance = Attendance(Presence(scripts, keys))
+        attendance, streams = Attendance(Presence(scripts, keys)), Streams(OpenStreams(scripts, keys))
         subscriber = Subscriber(settings.redis_url)
-        hub = Hub(log, subscriber, attendance, keys, settings.heartbeat_s, exiting)
+        hub = Hub(log, subscriber, attendance, streams, keys, settings.heartbeat_s, exiting)
         known_keys = KnownKeys(settings.api_keys, Keyring(redis, scripts, keys), subscriber, hub)
         ledger, access = Ledger(redis, keys), Access(settings, jobs, known_keys)
-        return cls(settings, redis, scripts, jobs, log, ledger, hub, known_keys, access, prices, settings.providers())
+        return cls(
+            settings, redis, scripts, jobs, log, ledger, hub, streams, known_keys, access, prices, settings.providers()
+        )
 
 
 def exiting() -> bool:

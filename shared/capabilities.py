@@ -18,6 +18,11 @@ def can_continue(config: ProviderConfig, request: JobRequest) -> bool:
     return config.kind == "demo"
 
 
+def takes_max_tokens(config: ProviderConfig) -> bool:
+    """Say whether this provider can be told to end an answer at a number of tokens."""
+    return config.kind != "langchain" or "max_tokens" in config.honours
+
+
 def refused_field(config: ProviderConfig, request: JobRequest) -> str | None:
     """Name the first field of the request that this provider cannot honour; None when it can honour all."""
     match config.kind:

@@ -7,15 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
+from shared import quotas
 from shared.clock import iso
-from shared.errors import JobLive, JobNotFound, QueueFull
+from shared.errors import (
+    BudgetSpent,
+    JobLive,
+    JobNotFound,
+    KeyMismatch,
+    QueueFull,
+    RateLimited,
+    TooManyJobs,
+    TooManyStreams,
+)
 from shared.events import Answer, dump, load
 from shared.keys import ARQ_JOB, Keys
 from shared.prices import Rates
 from shared.queue import arq_payload
+from shared.quotas import Quota
 from shared.redis import ConnectionError, Multiplexer, Scripts
 from shared.requests import JobRequest
 from shared.spent import Spent
+from shared.streams import NO_BID, Bid
 from shared.structured import reading
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -27,9 +39,14 @@ CancelOutcome = Literal["cancelled_before_start", "cancelled", "cancelling", "al
 LIVE_TTL_S: Final = 7 * 86_400
 """A live job's keys expire all the same, should everything that could end it be gone for good."""
 
+IDEMPOTENCY_S: Final = 86_400
+"""How long an Idempotency-Key stands for its job, whatever becomes of that."""
+
 SCAN: Final = 200
 MOST_SCANS: Final = 5
 """A list by status looks at a thousand jobs at most; the page may be short, its cursor goes on."""
+
+DEFAULT_QUOTA: Final = Quota()
 
 ID_PREFIX: Final = "job_"
 _ID: Final = re.compile(r"job_[0-9a-f]{32}")
@@ -109,7 +126,45 @@ class Job:
 class Created(NamedTuple):
     id: str
     created_ms: int
-    position: int
+    standings: quotas.Standings
+    """How the owner stands with its limits after this one."""
+    replayed: bool = False
+    """Whether an earlier POST with the same Idempotency-Key made it."""
+    live: bool = True
+    kept: bool = True
+    """False for a replayed one that is not there any more."""
+
+
+class Idempotency(NamedTuple):
+    """What makes a repeated POST the same one."""
+
+    key: str
+    hash: str
+    """Of what is asked for: another request under the same key is refused."""
+
+
+def _created(quota: Quota, outcome: bytes, taken: int, more_in_ms: int, live: int, *rest: Any) -> Created:
+    """Read the reply of `create`, or raise what was refused."""
+    standings = [quotas.posts(quota, taken, more_in_ms), quotas.live_jobs(quota, live)]
+    match outcome, rest:
+        case b"created", (job_id, created_ms):
+            return Created(job_id.decode(), created_ms, standings)
+        case b"replayed", (job_id, created_ms, status):
+            is_live, kept = status.decode() in LIVE, status != b""
+            return Created(job_id.decode(), created_ms, standings, replayed=True, live=is_live, kept=kept)
+        case b"mismatch", _:
+            raise KeyMismatch
+        case b"queue", _:
+            raise QueueFull("Too many jobs wait already.")
+        case b"posts", (retry_in_ms,):
+            raise RateLimited(standings, retry_in_ms)
+        case b"jobs", _:
+            raise TooManyJobs(standings)
+        case b"budget", (retry_in_ms,):
+            raise BudgetSpent([*standings, quotas.spend(quota, retry_in_ms)], retry_in_ms)
+        case b"streams", _:
+            raise TooManyStreams([*standings, quotas.streams(quota)])
+    raise AssertionError(outcome)
 
 
 class Page(NamedTuple):
@@ -131,15 +186,21 @@ class Jobs:
         request: JobRequest,
         max_queue: int,
         *,
+        quota: Quota = DEFAULT_QUOTA,
+        idempotency: Idempotency | None = None,
+        stream: Bid | None = None,
         can_continue: bool = False,
         rates: Rates | None = None,
         key: str | None = None,
         usage_retention_d: int = 400,
     ) -> Created:
-        """Create the job, its log and its queue entry in one step; QueueFull when too many wait.
+        """Create the job, its log and its queue entry in one step, or find the one that its Idempotency-Key stands for.
 
-        `can_continue`: its provider can go on from a text that an attempt has left behind. `rates`: what it costs.
-        `key` and `usage_retention_d`: what the owner's ledger enters it under, and how many days it keeps that.
+        Raises QueueFull, one of LimitReached, KeyMismatch: then nothing was created, and the key is free.
+
+        `stream`: it is read at once, by one more stream of its owner's. `can_continue`: its provider can go on from a
+        text that an attempt has left behind. `rates`: what it costs. `key` and `usage_retention_d`: what the owner's
+        ledger enters it under, and how many days it keeps that.
         """
         job_id = new_job_id()
         keys = self._keys
@@ -152,10 +213,13 @@ class Jobs:
             keys.created,
             keys.wake,
             keys.blocked,
+            keys.live_jobs(owner),
+            keys.posts(owner),
         ]
+        if idempotency is not None:
+            names.append(keys.idempotency(owner, idempotency.key))
         target = dump({"provider": request.provider, "model": request.model})
         record: list[str | bytes | int | float] = [
-            *("owner", owner),
             *("provider", request.provider),
             *("model", request.model),
             *("target", target[1:-1]),
@@ -173,11 +237,12 @@ class Jobs:
             record += ("rates", str(rates))
         if request.leave_grace_s is not None:
             record += ("leave_grace_s", request.leave_grace_s)
-        args = [job_id, arq_payload(job_id), LIVE_TTL_S * 1000, max_queue, keys.prefix, *record]
+        limits = [quota.posts_per_minute, quota.live_jobs, "" if quota.daily_cost is None else quota.daily_cost]
+        hashed = "" if idempotency is None else idempotency.hash
+        args: list[Any] = [job_id, arq_payload(job_id), LIVE_TTL_S * 1000, max_queue, keys.prefix, owner, *limits]
+        args += [hashed, IDEMPOTENCY_S * 1000, *(stream or NO_BID), *record]
         reply = await self._scripts.run("create", names, args, again=True)
-        if reply[0] == -1:
-            raise QueueFull("Too many jobs wait already.")
-        return Created(job_id, reply[1], reply[2])
+        return _created(quota, *reply)
 
     async def get(self, job_id: str) -> Job:
         """Return a job's record, or raise JobNotFound."""

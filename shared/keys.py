@@ -1,5 +1,6 @@
 """Every key that Rejoin keeps in Redis, in one place. Ids in, names out."""
 
+import hashlib
 from dataclasses import dataclass
 
 ARQ_JOB = "arq:job:"
@@ -26,8 +27,25 @@ class Keys:
         """Sorted set: an owner's job ids by order of creation."""
         return f"{self.prefix}:owner:{owner}:jobs"
 
+    def live_jobs(self, owner: str) -> str:
+        """Sorted set: an owner's queued and running jobs, by when their records would expire (ms)."""
+        return f"{self.prefix}:owner:{owner}:live"
+
+    def posts(self, owner: str) -> str:
+        """List: when an owner's jobs of the last minute were created (ms), oldest first."""
+        return f"{self.prefix}:owner:{owner}:posts"
+
+    def idempotency(self, owner: str, key: str) -> str:
+        """String: the hash of an owner's request under an Idempotency-Key, its job's id and moment of creation (ms)."""
+        return f"{self.prefix}:idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+    def streams(self, process: str) -> str:
+        """Hash: how many streams each owner has open in an API process. Lives as long as that renews it."""
+        return f"{self.prefix}:streams:{process}"
+
     def ledger(self, owner: str, day: int) -> str:
-        """Hash: what an owner's jobs took on one day (days since 1970, UTC), `<figure>:<key id>:<provider>/<model>`."""
+        """Hash: what an owner's jobs took on one day (days since 1970, UTC), `<figure>:<key id>:<provider>/<model>`;
+        `cost` is that of all rows together."""
         return f"{self.prefix}:usage:{owner}:{day}"
 
     def api_key(self, key_id: str) -> str:

@@ -13,6 +13,9 @@ from shared.spent import Spent
 AT_ONCE: Final = 8
 """Days that are read together; between them others have their turn."""
 
+TOTAL: Final = b"cost"
+"""The field with the cost of all rows together: what a day's budget is judged by."""
+
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 
 
@@ -59,6 +62,8 @@ class Ledger:
 def _rows(day: date, flat: list[bytes]) -> list[Row]:
     found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for field, value in zip(flat[::2], flat[1::2], strict=True):
+        if field == TOTAL:
+            continue
         figure, key, model = field.decode().split(":", 2)
         found[key, model][figure] = int(value)
     return [

@@ -24,7 +24,7 @@ MIN_VERSION: Final = (6, 2)
 _LUA: Final = Path(__file__).parent / "lua"
 
 _PRELUDES: Final = {
-    "create": ("_now",),
+    "create": ("_now", "_quota", "_streams"),
     "claim": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_presence", "_room", "_lines"),
     "append": ("_now", "_log", "_append"),
     "again": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_room"),
@@ -41,13 +41,15 @@ _PRELUDES: Final = {
     "compact": (),
     "attend": ("_now",),
     "absent": ("_now", "_presence"),
+    "open": ("_now", "_streams"),
+    "hold": ("_now", "_streams"),
     "issue": ("_now",),
     "revoke": ("_now",),
 }
 
 _RUN_WHEN_FULL: Final = (
     *("abandon", "renew", "hang_up", "finish", "release", "cancel", "reap", "orphans", "disown"),
-    *("delete", "compact", "attend", "revoke"),
+    *("delete", "compact", "attend", "open", "hold", "revoke"),
 )
 """They write little and free much: a full server must cost no lease, no reader its end, and keep no key alive."""
 

@@ -1,7 +1,9 @@
 """What a client may ask for: the body of `POST /v1/jobs`, checked before anything is queued."""
 
+import hashlib
 from typing import Annotated, Literal
 
+import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, model_validator
 
 from shared.messages import MAX_IMAGES, STRICT, Message, Strict, unanswered
@@ -72,6 +74,17 @@ class JobRequest(BaseModel):
     def leave_grace_s(self) -> float | None:
         """How long nobody may read the job before it is cancelled; None when that is no reason."""
         return self.disconnect_grace_s if self.on_disconnect == "cancel" else None
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that is asked for: the same for bodies that differ only in how they are written."""
+        asked = self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+        return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def at_most(self, max_tokens: int) -> "JobRequest":
+        """Return the same request for an answer of so many tokens at most."""
+        if self.max_tokens is not None and self.max_tokens <= max_tokens:
+            return self
+        return self.model_copy(update={"max_tokens": max_tokens})
 
     @model_validator(mode="after")
     def _fits_together(self) -> "JobRequest":

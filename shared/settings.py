@@ -5,6 +5,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -177,6 +178,11 @@ class Settings(BaseSettings):
     max_streams: PositiveInt = Field(100, alias="REJOIN_MAX_STREAMS")
     limits: dict[str, Limit] = Field({}, alias="REJOIN_LIMITS")
     """What `provider` or `provider/model` may be asked by all workers together."""
+    daily_usd: Annotated[Decimal, Field(ge=0, le=9_000, decimal_places=6)] | None = Field(
+        None, alias="REJOIN_DAILY_USD"
+    )
+    """What an owner's calls may cost a day (UTC). Up to there, scripts compare costs without loss."""
+    max_tokens: PositiveInt | None = Field(None, alias="REJOIN_MAX_TOKENS", le=1_000_000)
     max_queue: PositiveInt = Field(10_000, alias="REJOIN_MAX_QUEUE")
     max_body_bytes: PositiveInt = Field(1_048_576, alias="REJOIN_MAX_BODY_BYTES")
     cors_origins: Annotated[list[Origin], NoDecode, BeforeValidator(_split_list)] = Field(

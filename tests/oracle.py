@@ -48,6 +48,8 @@ class Record:
     readings: list[Reading] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
     """Jobs whose cancel was answered `cancelled` or `cancelled_before_start`."""
+    posts: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """The jobs that there are for each POST, however often it was sent under its Idempotency-Key."""
     calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
     """What the provider saw, by job, in order of arrival."""
     statuses: dict[str, str] = field(default_factory=dict)
@@ -205,6 +207,13 @@ def every_accepted_job_ends(record: Record) -> Iterator[str]:
         yield f"{job_id}: read, but never accepted"
 
 
+def one_post_makes_one_job(record: Record) -> Iterator[str]:
+    """Whoever repeats a POST that was not answered gets the job that it made."""
+    for post, jobs in record.posts.items():
+        if len(jobs) > 1:
+            yield f"{post}: {sorted(jobs)}"
+
+
 def a_cancelled_call_was_closed(record: Record) -> Iterator[str]:
     """A confirmed cancel ends the job as cancelled, and no call of it is still open at the provider."""
     for reading in record.readings:
@@ -263,6 +272,7 @@ RULES: Sequence[Callable[[Record], Iterator[str]]] = (
     the_text_is_the_providers,
     what_is_stored_is_what_was_seen,
     every_accepted_job_ends,
+    one_post_makes_one_job,
     a_cancelled_call_was_closed,
     no_call_outlives_its_job,
     no_more_calls_than_attempts,

@@ -195,16 +195,15 @@ class Soak:
         answer = choose.choices((0, 1, 2), (8, 1, 2))[0], choose.randint(1, 60), choose.uniform(0, 0.06)
         fields = choose.choice(({}, {}, {"on_worker_lost": "continue"}, {"on_worker_lost": "fail"}))
         provider = choose.choice(("openai", "anthropic"))
-        for again in range(TRIES):
-            # A model of its own: a POST that was heard and not answered is a second job, and has calls of its own.
-            model = f"r{round_}-{plan.number:08x}-{again}"
-            self._lengths[model] = answer
-            request = body(model, provider, **fields)
-            if (response := await self._ask("POST", "/v1/jobs", choose, tries=1, json=request)) is not None:
-                break
-        else:
+        # Its own model, and its own key: a POST that was heard and not answered is the same one when it is repeated.
+        model = f"r{round_}-{plan.number:08x}"
+        self._lengths[model] = answer
+        headers = {"Idempotency-Key": model}
+        response = await self._ask("POST", "/v1/jobs", choose, json=body(model, provider, **fields), headers=headers)
+        if response is None:
             self.figures.counts["posts given up"] += 1
             return
+        self.figures.counts["posts replayed"] += "idempotency-replayed" in response.headers
         job_id = scene.accept(response.json()["id"], model)
         patience_s = choose.choice((0.05, 0.3, 1.0, 5.0))
         for _ in range(choose.randint(1, 3)):
@@ -332,6 +331,7 @@ class Soak:
             page = await self._ask("GET", f"/v1/jobs?limit=100{cursor}", scene.choose)
             assert page is not None, "no API process answers"
             for job in page.json()["data"]:
+                scene.record.posts[job["model"]].add(job["id"])
                 if job["id"] not in scene.record.accepted:
                     scene.accept(job["id"], job["model"])
                     self.figures.counts["adopted"] += 1
@@ -349,7 +349,10 @@ class Soak:
 
         async def flat() -> list[str]:
             names = [key.decode() async for key in redis.scan_iter(count=1000)]
-            kept = (keys.created, keys.leases, keys.wake, keys.ended, f"{keys.prefix}:health:", f"{keys.prefix}:usage:")
+            kept = (
+                *(keys.created, keys.leases, keys.wake, keys.ended, f"{keys.prefix}:health:", f"{keys.prefix}:usage:"),
+                *(keys.posts("local"), f"{keys.prefix}:idempotency:"),
+            )
             left = [name for name in names if not name.startswith(kept)]
             leases, clients = await redis.zcard(keys.leases), len(await redis.client_list())
             if leases != WORKERS:

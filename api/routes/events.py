@@ -18,6 +18,7 @@ from api.stream import LogResponse, ndjson_line
 from shared.errors import JobNotFound
 from shared.events import START, Entry, EventId
 from shared.jobs import Job
+from shared.quotas import quota_of
 
 router = APIRouter()
 
@@ -46,7 +47,9 @@ async def events(
         async with deadline():
             if await _is_last(here, job_id, cursor):
                 return Response(status_code=204)
-    reader = here.hub.attach(job_id, cursor, job.leave_grace_s if job.live else None, key=caller.key)
+    async with deadline():
+        seat = await here.streams.open(job.owner, quota_of(here.settings, caller.limits))
+    reader = here.hub.attach(job_id, cursor, job.leave_grace_s if job.live else None, key=caller.key, seat=seat)
     return LogResponse(here.hub, reader, media_type)
 
 
@@ -68,7 +71,11 @@ async def _long_poll(here: State, caller: Caller, job: Job, cursor: EventId, wai
             if await _is_last(here, job.id, cursor):
                 return _polled([], cursor, closed=True)
     found: list[Entry] = []
-    reader = here.hub.attach(job.id, cursor, job.leave_grace_s if job.live else None, key=caller.key)
+    seat = None
+    if wait_s:
+        async with deadline():
+            seat = await here.streams.open(job.owner, quota_of(here.settings, caller.limits))
+    reader = here.hub.attach(job.id, cursor, job.leave_grace_s if job.live else None, key=caller.key, seat=seat)
     try:
         # Who does not wait gets what is there: one look at the log.
         wait = asyncio.timeout(wait_s) if wait_s else deadline()

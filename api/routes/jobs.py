@@ -11,15 +11,19 @@ from api.access import Caller
 from api.asking import Asking
 from api.body import read_json
 from api.deadline import deadline
+from api.idempotency import PARAMETER, idempotency
+from api.limits import limit_headers
 from api.negotiation import JSON, NDJSON, SSE, accepted
 from api.problems import refused
 from api.relay import LogGone
 from api.state import State, state
 from api.stream import LogResponse
-from shared.capabilities import can_continue, refused_field
+from shared.capabilities import can_continue, refused_field, takes_max_tokens
 from shared.clock import iso
+from shared.errors import JobNotFound
 from shared.events import START, EventId, dump
 from shared.jobs import CancelOutcome, Job, Status
+from shared.quotas import quota_of
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from shared.structured import is_usable
@@ -32,7 +36,8 @@ CONFIRM_S: Final = 2.0
 """How long a cancel waits for the worker's word."""
 
 _BODY: Final[dict[str, Any]] = {
-    "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/JobRequest"}}}}
+    "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/JobRequest"}}}},
+    "parameters": [PARAMETER],
 }
 
 
@@ -46,22 +51,41 @@ async def submit(request: Request, caller: Asking) -> Response:
     """Accept a generation. The job and its queue entry exist when this answers."""
     here = state(request)
     media_type = accepted(request, JSON, SSE, NDJSON)
-    job = await read_json(request, JobRequest, here.settings.max_body_bytes)
+    asked = await read_json(request, JobRequest, here.settings.max_body_bytes)
+    repeatable = idempotency(request, asked)
+    job = _limited(asked, here)
     provider = _provider_of(job, caller, here)
-    async with deadline():
-        created = await here.jobs.create(
-            caller.owner,
-            job,
-            here.settings.max_queue,
-            can_continue=can_continue(provider, job),
-            rates=here.prices.rates(job.provider, job.model),
-            key=caller.key,
-            usage_retention_d=here.settings.usage_retention_d,
-        )
+    quota = quota_of(here.settings, caller.limits)
+    seat = None if media_type == JSON else here.streams.seat(caller.owner, quota)
+    try:
+        async with deadline():
+            created = await here.jobs.create(
+                caller.owner,
+                job,
+                here.settings.max_queue,
+                quota=quota,
+                idempotency=repeatable,
+                stream=None if seat is None else seat.bid,
+                can_continue=can_continue(provider, job),
+                rates=here.prices.rates(job.provider, job.model),
+                key=caller.key,
+                usage_retention_d=here.settings.usage_retention_d,
+            )
+        if seat is not None and not created.kept:
+            raise JobNotFound
+    except BaseException:
+        if seat is not None:
+            seat.leave()
+        raise
     url = f"/v1/jobs/{created.id}"
-    if media_type != JSON:
-        reader = here.hub.attach(created.id, START, job.leave_grace_s, key=caller.key)
-        return LogResponse(here.hub, reader, media_type, {"Location": url, "X-Job-ID": created.id})
+    headers = {"Location": url, "X-Job-ID": created.id, **limit_headers(created.standings)}
+    if created.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if seat is not None:
+        seat.taken()
+        grace_s = job.leave_grace_s if created.live else None
+        reader = here.hub.attach(created.id, START, grace_s, key=caller.key, seat=seat)
+        return LogResponse(here.hub, reader, media_type, headers)
     body = {
         "id": created.id,
         "status": "queued",
@@ -70,7 +94,18 @@ async def submit(request: Request, caller: Asking) -> Response:
         "cancel_url": f"{url}/cancel",
         "created_at": iso(created.created_ms),
     }
-    return json_response(body, 202, {"Location": url, "X-Job-ID": created.id})
+    return json_response(body, 202, headers)
+
+
+def _limited(job: JobRequest, here: State) -> JobRequest:
+    """Keep the answer to `REJOIN_MAX_TOKENS`, where anybody who may be asked can be told."""
+    most = here.settings.max_tokens
+    if most is None:
+        return job
+    asked = [here.providers.get(name) for name in (job.provider, *(other.provider for other in job.fallbacks))]
+    if job.max_tokens is None and not any(config and takes_max_tokens(config) for config in asked):
+        return job
+    return job.at_most(most)
 
 
 def _provider_of(job: JobRequest, caller: Caller, here: State) -> ProviderConfig:

@@ -90,6 +90,7 @@ local function settle(prefix, id, how, now)
     -- A figure that no counter can hold must not keep a job from its end.
     if amounts[n] > 0 then redis.pcall('HINCRBY', ledger, names[n] .. row, number(amounts[n])) end
   end
+  if cost > 0 then redis.pcall('HINCRBY', ledger, 'cost', number(cost)) end
 end
 
 -- Settle the call of an attempt that is not the last, unless the provider's own run goes on: the next one listens to that.

@@ -5,7 +5,7 @@
 --       then per event: name, data, then the record's fields and values
 -- Returns 1 when it ended so, also before (a repeat after a lost reply); 0 when the job is not this worker's any more.
 local id, worker, attempt, status = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt')
+local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'owner')
 if record[2] ~= worker or record[3] ~= attempt then return 0 end
 if record[1] == status then return 1 end
 if record[1] ~= 'running' then return 0 end
@@ -19,6 +19,7 @@ redis.call('HDEL', KEYS[1], 'run')
 if ARGV[8] ~= '' then orphan(ARGV[6], ARGV[8], now + 5000) end
 -- A log of four events is as small as a compacted one.
 if redis.call('XLEN', KEYS[2]) > 4 then redis.call('ZADD', KEYS[6], now, id) end
+redis.call('ZREM', ARGV[6] .. ':owner:' .. record[4] .. ':live', id)
 redis.call('DEL', KEYS[3])
 redis.call('SREM', KEYS[4], id)
 redis.call('SREM', KEYS[5], id)

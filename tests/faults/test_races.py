@@ -125,6 +125,8 @@ class Job:
         assert record.spent.requests == settled
         assert await self._ledger(":requests") == settled
         assert await self._ledger(":output_tokens") == record.spent.output_tokens
+        live = await self.redis.zrange(self.keys.live_jobs("local"), 0, -1)
+        assert live == ([self.id.encode()] if record.live else []), "among its owner's until it ends"
         calls = await self.redis.zrange(self.keys.calls("openai"), 0, -1)
         assert calls == ([self.id.encode()] if record.status == "running" else []), "counted while somebody makes it"
         held = [worker for worker in self.claims if await self.redis.sismember(self.keys.running(worker), self.id)]  # type: ignore[misc]

@@ -216,6 +216,10 @@ VIOLATIONS = {
     ),
     "an accepted job that nobody saw end": ({"every_accepted_job_ends"}, record()),
     "a job that nobody had posted": ({"every_accepted_job_ends"}, Record(readings=[reading(*HELLO)])),
+    "a POST that was repeated made two jobs": (
+        {"one_post_makes_one_job"},
+        record(reading(*HELLO), posts={"click": {"j", "k"}}),
+    ),
     "a cancel confirmed, and completed all the same": (
         {"a_cancelled_call_was_closed"},
         record(reading(*HELLO), cancelled={"j"}, statuses={"j": "completed"}),
