@@ -66,9 +66,9 @@ end
 
 -- Let a job wait: where it stands already, or in the scope's line. Its reader is told why, before its first attempt.
 local function wait(source, id, record, scope)
-  local reason, at = shut[scope].reason, shut[scope].at
+  local reason, at, line = shut[scope].reason, shut[scope].at, scope
   if source.scope == scope or source.scope == record[11] .. '/' .. record[12] then
-    source.done = true
+    line, source.done = source.scope, true
   else
     line_up(prefix, id, source.scope, scope, source.created)
     source.at = source.at + 2
@@ -76,8 +76,8 @@ local function wait(source, id, record, scope)
   redis.call('ZADD', KEYS[5], at, scope)
   if record[18] ~= reason then
     redis.call('HSET', prefix .. ':job:' .. id, 'waits_for', reason)
-    if record[2] == '0' then
-      local log, line = prefix .. ':log:' .. id, redis.call('HGET', prefix .. ':job:' .. id, 'line')
+    local log = prefix .. ':log:' .. id
+    if record[2] == '0' and top_attempt(log) == 0 then
       local position = redis.call('ZRANK', prefix .. ':line:' .. line, id) + 1
       say(log, next_id(log), 'queued', '{"position":' .. position .. ',"reason":"' .. reason .. '"}')
     end
