@@ -2,14 +2,13 @@
 
 import base64
 import hmac
-import ipaddress
 from collections.abc import Callable
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
 from api.known_keys import KnownKeys
+from api.loopback import is_local
 from api.problems import Problem
 from shared.clock import wall_ms
 from shared.errors import JobNotFound
@@ -52,14 +51,14 @@ class Access:
     ) -> None:
         self._required = settings.auth == "required"
         self._known_keys = known_keys
-        self._secret = settings.ticket_secret()
+        self._secrets = settings.ticket_secrets()
         self._jobs = jobs
         self._now_ms = now_ms
 
     async def caller(self, request: Request) -> Caller:
         """Return who asks, or raise a 401 problem."""
         if not self._required:
-            if not _is_loopback(request) or _is_rebound(request):
+            if not is_local(request):
                 raise _unauthorized("loopback_only", "Without keys this server answers its own machine only.")
             return Caller(LOCAL_OWNER)
         given = request.headers.getlist("authorization")
@@ -89,7 +88,8 @@ class Access:
     def events_url(self, caller: Caller, job_id: str) -> str:
         """Return where to read the job's events without a header: for a while, and while the caller's key holds."""
         expires_s, key = self._now_ms() // 1000 + TICKET_S, caller.key or ""
-        return f"/v1/jobs/{job_id}/events?ticket={expires_s}.{key}.{self._sign(job_id, key, expires_s)}"
+        signature = _sign(self._secrets[0], job_id, key, expires_s)
+        return f"/v1/jobs/{job_id}/events?ticket={expires_s}.{key}.{signature}"
 
     async def _by_ticket(self, ticket: str, job_id: str) -> Caller | None:
         """Return who was given the ticket; None when it is not for this job, not ours, or has had its time."""
@@ -97,40 +97,15 @@ class Access:
         id, _, signature = rest.partition(".")
         if not (expires.isascii() and expires.isdigit() and len(expires) < 16):
             return None
-        good = hmac.compare_digest(signature.encode(), self._sign(job_id, id, int(expires)).encode())
-        if not good or int(expires) * 1000 <= self._now_ms():
+        signed = [_sign(secret, job_id, id, int(expires)) for secret in self._secrets]
+        if not any(hmac.compare_digest(signature.encode(), good.encode()) for good in signed):
+            return None
+        if int(expires) * 1000 <= self._now_ms():
             return None
         found = await self._known_keys.find(id)
         return None if found is None else Caller.by(found)
 
-    def _sign(self, job_id: str, key: str, expires_s: int) -> str:
-        mac = hmac.digest(self._secret, f"events:{job_id}:{key}:{expires_s}".encode(), "sha256")
-        return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
 
-
-def _is_rebound(request: Request) -> bool:
-    """Say whether a page from elsewhere asks through its visitor's browser, whose address is loopback (CWE-350).
-
-    Such a page is known by a public name in `Host`, to which it has bound this machine's address, or in `Origin`.
-    """
-    origin = urlsplit(request.headers.get("origin", "")).hostname
-    return any(_is_public(name) for name in (request.url.hostname, origin))
-
-
-def _is_public(name: str | None) -> bool:
-    if not name or "." not in name or name.endswith(".localhost"):
-        return False
-    try:
-        return not ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return True
-
-
-def _is_loopback(request: Request) -> bool:
-    if request.client is None:
-        # A unix socket has no address, and nobody from outside.
-        return True
-    try:
-        return ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+def _sign(secret: bytes, job_id: str, key: str, expires_s: int) -> str:
+    mac = hmac.digest(secret, f"events:{job_id}:{key}:{expires_s}".encode(), "sha256")
+    return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()

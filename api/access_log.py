@@ -1,17 +1,26 @@
 """Keeps tickets out of uvicorn's access log: what is signed there opens a stream."""
 
 import logging
-import re
+from urllib.parse import unquote_plus
 
-_TICKET = re.compile(r"(?<=[?&]ticket=)[^&]*")
+
+def without_tickets(path: str) -> str:
+    """Return a path with its query, the values of `ticket` left out, however its name is written."""
+    path, mark, query = path.partition("?")
+    return path + mark + "&".join(map(_without_ticket, query.split("&")))
+
+
+def _without_ticket(pair: str) -> str:
+    name, _, _ = pair.partition("=")
+    return f"{name}=…" if unquote_plus(name) == "ticket" else pair
 
 
 class HideTickets(logging.Filter):
-    """Replaces the value of `ticket` in the path, the third of uvicorn's arguments."""
+    """Hides them in the path, one of uvicorn's arguments."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
-            record.args = tuple(_TICKET.sub("…", arg) if isinstance(arg, str) else arg for arg in record.args)
+            record.args = tuple(without_tickets(arg) if isinstance(arg, str) else arg for arg in record.args)
         return True
 
 

@@ -31,6 +31,13 @@ def note_connection(scope: Scope, send: Send) -> None:
         connection.join_head()
 
 
+def peer(scope: Scope) -> str | None:
+    """Return the address at the other end of a request's connection, whatever proxies say; None where none is shown."""
+    noted: Connection | None = scope.get(_SCOPE_KEY)
+    address = None if noted is None else noted.peer()
+    return address[0] if isinstance(address, tuple) else None
+
+
 class Connection:
     """What a streaming response may do to its connection."""
 
@@ -77,6 +84,9 @@ class Connection:
         if chunk:
             transport.write(chunk)
         return True
+
+    def peer(self) -> Any:
+        return None if self._transport is None else self._transport.get_extra_info("peername")
 
     def bound_buffer(self) -> None:
         """Let the kernel keep a stream's worth of bytes and no more."""

@@ -59,7 +59,16 @@ def create_app(settings: Settings) -> FastAPI:
         await here.hub.stop()
         await here.redis.close()
 
-    app = App(title="Rejoin", version="0.1.0", summary="Generation that outlives the connection", lifespan=lifespan)
+    app = App(
+        title="Rejoin",
+        version="0.1.0",
+        summary="Generation that outlives the connection",
+        lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.shows_docs else None,
+        # The page that comes with the framework runs scripts of a CDN in our origin.
+        docs_url=None,
+        redoc_url=None,
+    )
     access_log.install()
     problems.install(app)
     if settings.cors_origins:

@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from shared.limits import Limit
+from shared.secrecy import LEAST, PLACEHOLDERS, is_weak
 
 ENV_FILE = ".env"
 OUR_PREFIX = "REJOIN_"
@@ -107,6 +108,8 @@ def _split_keys(value: object) -> object:
         owner, colon, key = part.partition(":")
         if not colon or not key:
             raise ValueError("expected owner:key,owner:key")
+        if key.lower() in PLACEHOLDERS:
+            raise ValueError("a key is still an example's")
         if keys.setdefault(hash_key(key), owner) != owner:
             raise ValueError("the same key stands for two owners")
     return keys
@@ -114,6 +117,15 @@ def _split_keys(value: object) -> object:
 
 def _split_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _check_secrets(secrets: list[SecretStr]) -> list[SecretStr]:
+    if any(is_weak(secret.get_secret_value()) for secret in secrets):
+        raise ValueError(
+            f"too weak: at least {LEAST} characters, and none of an example's "
+            "(python3 -c 'import secrets; print(secrets.token_urlsafe(32))'); with a comma, a new one and an old one"
+        )
+    return secrets
 
 
 def _check_redis_url(value: str) -> str:
@@ -162,7 +174,12 @@ class Settings(BaseSettings):
         {}, alias="REJOIN_API_KEYS", repr=False
     )
     auth: Literal["required", "off"] = Field("required", alias="REJOIN_AUTH")
-    secret: SecretStr | None = Field(None, alias="REJOIN_SECRET", min_length=16)
+    secret: Annotated[list[SecretStr], NoDecode, BeforeValidator(_split_list), AfterValidator(_check_secrets)] = Field(
+        [], alias="REJOIN_SECRET"
+    )
+    """The first signs tickets, all of them are taken: that is how a secret is replaced."""
+    docs: Literal["on", "off"] | None = Field(None, alias="REJOIN_DOCS")
+    """Whether `/openapi.json` is served; None: where no key is needed."""
 
     max_jobs: PositiveInt = Field(200, alias="REJOIN_MAX_JOBS", le=10_000)
     lease_s: PositiveFloat = Field(5, alias="REJOIN_LEASE_S", ge=0.2, le=3600)
@@ -224,9 +241,13 @@ class Settings(BaseSettings):
             **self.more_providers,
         }
 
-    def ticket_secret(self) -> bytes:
-        """Return what signs stream tickets; random per process where none is set and none is needed."""
-        return self.secret.get_secret_value().encode() if self.secret else secrets.token_bytes(32)
+    def ticket_secrets(self) -> list[bytes]:
+        """Return what signs stream tickets, then what else did; random per process where none is set and needed."""
+        return [secret.get_secret_value().encode() for secret in self.secret] or [secrets.token_bytes(32)]
+
+    @property
+    def shows_docs(self) -> bool:
+        return self.docs == "on" or (self.docs is None and self.auth == "off")
 
 
 ENV_NAMES: dict[str, str] = {name: field.alias or name for name, field in Settings.model_fields.items()}
@@ -258,6 +279,6 @@ def load_settings(role: Literal["api", "worker", "command"]) -> Settings:
     except SettingsError as error:
         field = str(error).split('"')[1] if '"' in str(error) else "settings"
         sys.exit(f"rejoin: {ENV_NAMES.get(field, field)}: not valid JSON")
-    if role == "api" and settings.auth == "required" and settings.secret is None:
+    if role == "api" and settings.auth == "required" and not settings.secret:
         sys.exit("rejoin: REJOIN_SECRET is required unless REJOIN_AUTH=off")
     return settings

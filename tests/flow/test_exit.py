@@ -5,6 +5,7 @@ import signal
 import time
 
 from tests.client import text
+from tests.keys import SECRET
 from tests.provider import Text, Wait
 from tests.stack import Stack
 from tests.valkey import free_port
@@ -40,7 +41,7 @@ async def test_the_access_log_never_shows_a_ticket(bare: Stack) -> None:
     """CWE-532: what opens a stream must not be in a log."""
     await bare.worker()
     port = free_port()
-    process = await bare.api_process(port, REJOIN_AUTH="required", REJOIN_API_KEYS="a:k", REJOIN_SECRET="s" * 32)
+    process = await bare.api_process(port, REJOIN_AUTH="required", REJOIN_API_KEYS="a:k", REJOIN_SECRET=SECRET)
     client = bare.client(key="k", also=f"http://127.0.0.1:{port}")
     created = (await client.http.post("/v1/jobs", json={
         "provider": "openai", "model": "m", "messages": [{"role": "user", "content": "x"}]})).json()  # fmt: skip

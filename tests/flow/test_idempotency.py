@@ -7,13 +7,14 @@ import pytest
 
 from tests.client import Client, Frames, body
 from tests.faults.proxy import Proxy, sha
+from tests.keys import SECRET
 from tests.provider import Silence, Text
 from tests.stack import Stack
 
 SSE = {"Accept": "text/event-stream"}
 GUARD = {
     "auth": "required",
-    "secret": "a secret of the tests, long enough",
+    "secret": SECRET,
     "api_keys": "alice:key-of-alice,alice:second-key,bob:key-of-bob",
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.client import Client
+from tests.keys import SECRET
 from tests.provider import HttpError, Silence, Text, Usage
 from tests.stack import Stack
 
@@ -25,7 +26,7 @@ NOTHING = {
 async def guarded(bare: Stack, tmp_path: Path) -> Stack:
     table = tmp_path / "prices.toml"
     table.write_text(PRICES)
-    bare.configure(auth="required", secret="a secret of the tests, long enough", api_keys=KEYS, prices=str(table))
+    bare.configure(auth="required", secret=SECRET, api_keys=KEYS, prices=str(table))
     await bare.worker()
     await bare.api()
     return bare

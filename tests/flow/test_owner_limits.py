@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from tests.client import Client, Frames, body
+from tests.keys import SECRET
 from tests.provider import HttpError, Silence, Step, Text, Tokens, Usage
 from tests.stack import Stack, eventually
 from tests.valkey import Valkey, free_port, valkey
@@ -21,7 +22,7 @@ from tests.valkey import Valkey, free_port, valkey
 SSE = {"Accept": "text/event-stream"}
 GUARD = {
     "auth": "required",
-    "secret": "a secret of the tests, long enough",
+    "secret": SECRET,
     "api_keys": "alice:key-of-alice,bob:key-of-bob",
 }
 

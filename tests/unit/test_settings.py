@@ -1,12 +1,17 @@
 """Settings: the names of the contract, and one plain line for a wrong one."""
 
+import base64
+import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from shared.secrecy import is_weak
 from shared.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -61,6 +66,13 @@ def test_the_defaults_are_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None
         ("REJOIN_LIMITS", '{"openai/":{}}', "REJOIN_LIMITS"),
         ("REJOIN_API_KEYS", "a:canary,b:canary", "REJOIN_API_KEYS"),
         ("REJOIN_SECRET", "canary", "REJOIN_SECRET"),
+        ("REJOIN_SECRET", "changeme-changeme-changeme", "REJOIN_SECRET"),
+        ("REJOIN_SECRET", "x" * 40, "REJOIN_SECRET"),
+        ("REJOIN_SECRET", "abcabcabcabcabcabcabc", "REJOIN_SECRET"),
+        ("REJOIN_SECRET", "your-super-secret-key-here", "REJOIN_SECRET"),
+        ("REJOIN_SECRET", "a good one, as far as it goes,canary", "REJOIN_SECRET"),
+        ("REJOIN_API_KEYS", "alice:changeme", "REJOIN_API_KEYS"),
+        ("REJOIN_DOCS", "maybe", "REJOIN_DOCS"),
     ],
 )
 def test_a_wrong_setting_ends_the_process_with_one_line_that_names_it(
@@ -88,6 +100,23 @@ def test_an_api_without_a_secret_does_not_start_unless_auth_is_off() -> None:
     with pytest.raises(SystemExit, match="REJOIN_SECRET"):
         load_settings("api")
     load_settings("worker")
+
+
+def test_a_secret_of_commas_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REJOIN_SECRET", " , ")
+    with pytest.raises(SystemExit, match="REJOIN_SECRET"):
+        load_settings("api")
+
+
+def test_an_old_secret_may_stand_behind_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REJOIN_SECRET", "the-new-one-0123456789, the-old-one-0123456789")
+    assert load_settings("api").ticket_secrets() == [b"the-new-one-0123456789", b"the-old-one-0123456789"]
+
+
+@given(st.binary(min_size=16, max_size=40), st.sampled_from(["hex", "base64"]))
+def test_a_random_secret_is_never_called_weak(drawn: bytes, alphabet: str) -> None:
+    random = hashlib.shake_128(drawn).digest(24)
+    assert not is_weak(random.hex() if alphabet == "hex" else base64.urlsafe_b64encode(random).decode())
 
 
 def test_no_secret_is_in_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,280 @@
+"""Every door of the API, tried by everybody whom it should not let in. A route that is not in the table fails."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from api.main import create_app
+from shared.settings import hash_key, key_id
+from tests import keys
+from tests.client import Client, body
+from tests.keys import command
+from tests.provider import Silence, Text
+from tests.stack import Stack, eventually
+
+PUBLIC, OWN, JOB = "tells nothing of anybody", "shows the caller's own", "is for one job"
+
+DOORS: dict[tuple[str, str], str] = {
+    ("GET", "/"): PUBLIC,
+    ("*", "/page"): PUBLIC,
+    ("GET", "/livez"): PUBLIC,
+    ("GET", "/readyz"): PUBLIC,
+    ("GET", "/openapi.json"): PUBLIC,
+    ("HEAD", "/openapi.json"): PUBLIC,
+    ("POST", "/v1/jobs"): OWN,
+    ("GET", "/v1/jobs"): OWN,
+    ("GET", "/v1/usage"): OWN,
+    ("GET", "/v1/models"): OWN,
+    ("GET", "/v1/jobs/{job_id}"): JOB,
+    ("DELETE", "/v1/jobs/{job_id}"): JOB,
+    ("POST", "/v1/jobs/{job_id}/cancel"): JOB,
+    ("GET", "/v1/jobs/{job_id}/events"): JOB,
+}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+UNKNOWN = f"job_{'0' * 32}"
+CANARY = "canary-of-alice"
+
+
+def doors(kind: str) -> list[tuple[str, str]]:
+    return [door for door, found in DOORS.items() if found == kind]
+
+
+def routes(app: FastAPI) -> set[tuple[str, str]]:
+    """Return whatever the app answers, and whatever its document says that it does."""
+    found = {
+        (method, route.path or "")
+        for route in iter_route_contexts(app.routes)
+        for method in (route.methods or {"*"})
+    }  # fmt: skip
+    told = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    return found | told
+
+
+@dataclass
+class House:
+    """Two API processes, and alice's jobs behind them: one runs, one has ended."""
+
+    stack: Stack
+    alice: Client
+    bob: Client
+    live: str
+    ended: str
+    nobody: Client
+
+    async def untouched(self) -> None:
+        assert (await self.alice.job(self.live))["status"] == "running"
+        assert (await self.alice.job(self.ended))["text"] == CANARY
+        assert len((await self.alice.http.get("/v1/jobs")).json()["data"]) == 2
+
+
+@pytest.fixture
+async def house(bare: Stack) -> House:
+    bare.configure(auth="required", secret=keys.SECRET, docs="on")
+    await bare.worker()
+    await bare.api()
+    await bare.api()
+    alice, bob = [bare.client(await keys.new_key(bare, owner)) for owner in ("alice-owner", "bob")]
+    bare.provider.script("silent", Text(CANARY), Silence())
+    bare.provider.script("m", Text(CANARY))
+    live, ended = await alice.submit("silent"), await alice.submit("m", metadata={"note": CANARY})
+    await alice.until(live, "token")
+    await alice.all_events(ended)
+    return House(bare, alice, bob, live, ended, bare.client())
+
+
+def same(first: httpx2.Response, second: httpx2.Response) -> bool:
+    """Say whether two answers cannot be told apart."""
+
+    def seen(response: httpx2.Response) -> Any:
+        headers = sorted((name, value) for name, value in response.headers.multi_items() if name != "date")
+        return response.status_code, headers, response.content
+
+    return bool(seen(first) == seen(second))
+
+
+async def ask(client: Client, method: str, path: str, **more: Any) -> httpx2.Response:
+    """Ask without waiting for the end of a stream: an open one is an answer that the test must not get."""
+    async with client.http.stream(method, path, **more) as response:
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            raise AssertionError(f"{method} {path} streams")
+        await response.aread()
+    return response
+
+
+def test_the_table_has_every_route(bare: Stack) -> None:
+    assert routes(create_app(bare.settings())) == set(DOORS)
+
+
+def test_a_new_route_is_not_in_the_table(bare: Stack) -> None:
+    """Also one that hides from the document."""
+    app = create_app(bare.settings())
+
+    async def hidden() -> None: ...
+
+    app.add_api_route("/v1/hidden", hidden, include_in_schema=False)
+    assert routes(app) - set(DOORS) == {("GET", "/v1/hidden")}
+
+
+def wrong_keys(key: str) -> Iterable[dict[str, Any]]:
+    """Yield ways to ask without a valid key."""
+    yield {}
+    for value in ("Bearer", "Bearer null", f"Basic {key}", key, f"Bearer {key[:-1]}", f"Bearer {key} x"):
+        yield {"headers": {"Authorization": value}}
+    yield {"headers": [("Authorization", f"Bearer {key}")] * 2}
+    yield {"headers": {"X-API-Key": key, "Proxy-Authorization": f"Bearer {key}", "Cookie": f"key={key}"}}
+    yield {"params": {"api_key": key, "key": key, "access_token": key, "authorization": f"Bearer {key}"}}
+    yield {"auth": ("alice-owner", key)}
+    # Whatever else is wrong: who may not ask is told no more.
+    yield {"params": {"limit": "x", "cursor": "x", "wait_s": "x", "from": "x", "last_event_id": "x" * 100}}
+    yield {"headers": {"Accept": "image/png", "Content-Type": "text/plain"}, "content": b"{"}
+
+
+async def test_without_a_key_every_door_is_401_whatever_else_is_wrong(house: House) -> None:
+    """CWE-306, CWE-287, CWE-598: only a live key in the header opens a door, and nothing looks behind it before."""
+    key = await keys.new_key(house.stack, "alice-owner")
+    await command(house.stack, "revoke", key_id(hash_key(key)))
+    revoked = house.stack.client(key)
+    live_key = house.alice.http.headers["authorization"].partition(" ")[2]
+    for method, path in doors(OWN) + doors(JOB):
+        for job_id in (house.ended, UNKNOWN):
+            url = path.format(job_id=job_id)
+            for request in wrong_keys(live_key):
+                response = await ask(house.nobody, method, url, **request)
+                assert (response.status_code, response.json()["code"]) == (401, "unauthorized"), (method, url, request)
+                assert response.headers["www-authenticate"] == "Bearer"
+            assert (await ask(revoked, method, url)).status_code == 401
+    await house.untouched()
+
+
+async def test_a_foreign_job_is_the_same_as_none_by_every_method(house: House) -> None:
+    """CWE-639, CWE-204: whoever knows an id learns nothing by it, not even that it is one."""
+    mine = await house.bob.submit()
+    await house.bob.all_events(mine)
+    tickets = [(await house.bob.job(mine))["events_url"].partition("=")[2], "x"]
+    requests: list[dict[str, Any]] = [
+        {},
+        {"headers": {"Accept": "application/json"}, "params": {"wait_s": "0"}},
+        {"headers": {"Accept": "application/x-ndjson", "Last-Event-ID": "1-0"}},
+        {"headers": {"Accept": "image/png"}},
+        {"headers": {"Last-Event-ID": "nonsense"}},
+        {"headers": {"X-HTTP-Method-Override": "DELETE"}, "json": body()},
+        {"headers": {"X-Owner": "alice-owner", "X-Original-URL": f"/v1/jobs/{house.ended}"}},
+        {"params": {"owner": "alice-owner", "job_id": house.ended}},
+        *[{"params": {"ticket": ticket}} for ticket in tickets],
+    ]
+    for path in sorted({path for _, path in doors(JOB)}):
+        for method in METHODS:
+            for request in requests:
+                unknown = await ask(house.bob, method, path.format(job_id=UNKNOWN), **request)
+                assert unknown.status_code in ((404, 406) if (method, path) in DOORS else (405,))
+                for job_id in (house.live, house.ended):
+                    foreign = await ask(house.bob, method, path.format(job_id=job_id), **request)
+                    assert same(foreign, unknown), (method, path, request)
+    await house.untouched()
+
+
+async def test_a_ticket_opens_no_other_job_by_any_method(house: House) -> None:
+    """CWE-863: bob's own ticket, and alice's for another of her jobs, are no better than none."""
+    mine = await house.bob.submit()
+    ended = (await house.alice.job(house.ended))["events_url"].partition("=")[2]
+    own = (await house.bob.job(mine))["events_url"].partition("=")[2]
+    for ticket in (own, ended):
+        for path in sorted({path for _, path in doors(JOB)}):
+            for method in METHODS:
+                params = {"ticket": ticket}
+                unknown = await ask(house.nobody, method, path.format(job_id=UNKNOWN), params=params)
+                foreign = await ask(house.nobody, method, path.format(job_id=house.live), params=params)
+                assert same(foreign, unknown), (method, path)
+                assert unknown.status_code == (401 if (method, path) in DOORS else 405)
+    await house.untouched()
+
+
+async def test_a_foreign_job_costs_the_same_as_none(house: House) -> None:
+    """CWE-208: one look into Redis for each, and no other."""
+
+    here = house.stack.apis[0].app.state.rejoin
+    asked: list[str] = []
+    call = here.redis.call
+
+    async def counted(*command: Any) -> Any:
+        if house.stack.keys.key_changes not in command:
+            asked.append(command[0])
+        return await call(*command)
+
+    here.redis.call = counted
+
+    async def looks(method: str, url: str) -> int:
+        asked.clear()
+        await ask(house.bob, method, url)
+        return len(asked)
+
+    await looks("GET", "/v1/models")
+    for method, path in doors(JOB):
+        for job_id in (house.ended, UNKNOWN):
+            assert await looks(method, path.format(job_id=job_id)) == 1
+        # What cannot be an id is not even looked for.
+        assert await looks(method, path.format(job_id="job_x")) == 0
+
+
+async def test_nothing_of_anybody_else_is_in_what_a_caller_is_shown(house: House) -> None:
+    """CWE-200, CWE-639: lists, usage and models, with all that might choose another owner."""
+    cursor = (await house.alice.http.get("/v1/jobs", params={"limit": 1})).json()["next_cursor"]
+    choices: list[dict[str, Any]] = [
+        {},
+        {"params": {"owner": "alice-owner", "user": "alice-owner", "limit": "100", "status": "completed"}},
+        {"params": {"cursor": cursor}},
+        {"params": {"group_by": "owner,key,model", "owner": "alice-owner"}},
+        {"headers": {"X-Owner": "alice-owner", "X-Forwarded-User": "alice-owner", "From": "alice-owner"}},
+    ]
+    mine = await house.bob.submit("m2")
+    await house.bob.all_events(mine)
+    her_key = key_id(hash_key(house.alice.http.headers["authorization"].partition(" ")[2]))
+    for method, path in doors(OWN):
+        for choice in choices:
+            given = {"json": body("m2"), **choice} if method == "POST" else choice
+            response = await ask(house.bob, method, path, **given)
+            assert response.is_success, (method, path, response.text)
+            for hers in (house.live, house.ended, CANARY, "alice-owner", her_key, "openai/silent"):
+                assert hers not in response.text, (method, path, choice)
+    await house.untouched()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/jobs/{id}/", "/v1/jobs//{id}", "//v1/jobs/{id}", "/V1/jobs/{id}", "/v1/jobs/{ID}", "/v1/jobs/{id}%00",
+        "/v1/jobs/{id}%20", "/v1/jobs/{id};x=1", "/v1/jobs/{id}?x", "/v1/jobs/{id}.json", "/v1/jobs/{id},{id}",
+        "/v1/jobs/x/..%2f{id}", "/v1/jobs/x%2f..%2f{id}", "/page/../v1/jobs/{id}", "/page/..%2fv1%2fjobs%2f{id}",
+        "/v1/jobs/{id}%0d%0aX-Owner:alice-owner", "/v1/jobs/rejoin:job:{id}", "/v1/jobs/*", "/v1/jobs/job_%2a",
+        "/v1/jobs/{id}%2fevents", "/v1/jobs/{id}/events/", "/v1/jobs/{id}/events%2f", "/v1/jobs/..",
+        "/v1/jobs/%F0%9F%92%A9", "/page/%2e%2e/main.py", "/page/..%2f..%2faccess.py", "/page//etc/passwd",
+    ],
+)  # fmt: skip
+async def test_no_way_of_writing_a_path_leads_around_the_door(house: House, path: str) -> None:
+    """CWE-22, CWE-647, CWE-113: neither bob nor nobody gets an answer that is one, and no server error."""
+    url = path.format(id=house.ended, ID=house.ended.upper())
+    for client in (house.bob, house.nobody):
+        request = httpx2.Request("GET", httpx2.URL(client.urls[0]).copy_with(raw_path=url.encode()),
+                                 headers=client.http.headers)  # fmt: skip
+        response = await client.http.send(request, follow_redirects=True)
+        assert 400 <= response.status_code < 500, (url, response.status_code, response.text)
+        assert CANARY not in response.text
+        assert "alice" not in response.text
+        assert "x-owner" not in response.headers
+
+
+async def test_the_public_doors_tell_nothing_of_anybody(house: House) -> None:
+    """CWE-200"""
+    await eventually(lambda: house.stack.provider.active == 1)
+    for method, path in doors(PUBLIC):
+        paths = ["/page/index.html", "/page/app.js"] if method == "*" else [path]
+        for url in paths:
+            response = await ask(house.nobody, "GET" if method == "*" else method, url)
+            assert response.status_code == 200
+            for hers in (house.live, house.ended, CANARY, "alice-owner"):
+                assert hers not in response.text
