@@ -41,16 +41,17 @@ class Seen:
 class Line(asyncio.Protocol):
     """One connection: requests one after another, each answered whole or streamed."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str | None = None) -> None:
         self.transport: Any = None
+        self._key = b"" if key is None else b"Authorization: Bearer %b\r\n" % key.encode()
         self.seen: Seen | None = None
         self.bytes_seen = 0
         self._buffer = b""
         self._done: asyncio.Future[bytes] | None = None
 
     @classmethod
-    async def open(cls, port: int) -> "Line":
-        _, line = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
+    async def open(cls, port: int, key: str | None = None) -> "Line":
+        _, line = await asyncio.get_running_loop().create_connection(lambda: cls(key), "127.0.0.1", port)
         return line
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -65,10 +66,11 @@ class Line(asyncio.Protocol):
 
     def _send(self, method: str, path: str, body: bytes, accept: str) -> "asyncio.Future[bytes]":
         kind = b"Content-Type: application/json\r\n" if body else b""
-        head = b"%b %b HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: %b\r\n%bContent-Length: %d\r\n\r\n"
+        head = b"%b %b HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: %b\r\n%b%bContent-Length: %d\r\n\r\n"
         self._buffer = b""
         self._done = asyncio.get_running_loop().create_future()
-        self.transport.write(head % (method.encode(), path.encode(), accept.encode(), kind, len(body)) + body)
+        asked = method.encode(), path.encode(), accept.encode()
+        self.transport.write(head % (*asked, self._key, kind, len(body)) + body)
         return self._done
 
     async def ask(self, method: str, path: str, body: object = None) -> bytes:

@@ -220,6 +220,7 @@ class Jobs:
             names.append(keys.idempotency(owner, idempotency.key))
         target = dump({"provider": request.provider, "model": request.model})
         record: list[str | bytes | int | float] = [
+            *("priority", request.priority),
             *("provider", request.provider),
             *("model", request.model),
             *("target", target[1:-1]),

@@ -69,8 +69,21 @@ class Keys:
 
     @property
     def queue(self) -> str:
-        """Sorted set: arq's queue; waiting jobs only."""
+        """Sorted set: arq's queue; waiting jobs only, by their turns (`lua/_turns.lua`)."""
         return f"{self.prefix}:queue"
+
+    @property
+    def round(self) -> str:
+        """Counter: the round of turns that was served last."""
+        return f"{self.prefix}:round"
+
+    def turns(self, owner: str, place: str = "") -> str:
+        """Sorted set: an owner's jobs in the queue, or in a line, by their turns."""
+        return f"{self.prefix}:turns:{place}:{owner}"
+
+    def lane(self, owner: str, priority: str, place: str = "") -> str:
+        """Sorted set: what one owner has waiting with one priority, in the queue or in a line, by order of creation."""
+        return f"{self.prefix}:lane:{place}:{owner}:{priority}"
 
     @property
     def wake(self) -> str:

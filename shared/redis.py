@@ -24,8 +24,11 @@ MIN_VERSION: Final = (6, 2)
 _LUA: Final = Path(__file__).parent / "lua"
 
 _PRELUDES: Final = {
-    "create": ("_now", "_quota", "_streams"),
-    "claim": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_presence", "_room", "_lines"),
+    "create": ("_now", "_quota", "_streams", "_turns"),
+    "claim": (
+        *("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end"),
+        *("_presence", "_room", "_turns", "_lines"),
+    ),
     "append": ("_now", "_log", "_append"),
     "again": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_room"),
     "hang_up": ("_now", "_bucket", "_free", "_settle", "_orphans"),
@@ -33,7 +36,7 @@ _PRELUDES: Final = {
     "finish": ("_now", "_log", "_bucket", "_free", "_settle", "_append", "_orphans"),
     "release": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end"),
     "abandon": (),
-    "cancel": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_lines"),
+    "cancel": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_turns", "_lines"),
     "reap": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end"),
     "orphans": ("_now",),
     "disown": ("_now", "_orphans"),

@@ -101,13 +101,6 @@ class JobRequest(BaseModel):
             raise ValueError(f"messages: more than {MAX_IMAGES} images")
         return self
 
-    def unsupported(self) -> str | None:
-        """Name the first field that asks for what is not built yet: refused, never ignored."""
-        asked = {
-            "priority": self.priority != "normal",
-        }
-        return next((name for name, is_asked in asked.items() if is_asked), None)
-
     @property
     def json_format(self) -> ResponseFormat | None:
         """The shape of an answer that is to be JSON; None for text."""

@@ -350,8 +350,9 @@ class Soak:
         async def flat() -> list[str]:
             names = [key.decode() async for key in redis.scan_iter(count=1000)]
             kept = (
-                *(keys.created, keys.leases, keys.wake, keys.ended, f"{keys.prefix}:health:", f"{keys.prefix}:usage:"),
-                *(keys.posts("local"), f"{keys.prefix}:idempotency:"),
+                *(keys.created, keys.round, keys.leases, keys.wake, keys.ended),
+                *(f"{keys.prefix}:health:", f"{keys.prefix}:usage:", f"{keys.prefix}:idempotency:"),
+                keys.posts("local"),
             )
             left = [name for name in names if not name.startswith(kept)]
             leases, clients = await redis.zcard(keys.leases), len(await redis.client_list())

@@ -115,8 +115,6 @@ def _provider_of(job: JobRequest, caller: Caller, here: State) -> ProviderConfig
         raise refused("unknown_provider", "provider", "there is no provider of this name")
     if not caller.may_ask(job.provider, job.model):
         raise refused("model_not_allowed", "model", "this key may not ask for it")
-    if (field := job.unsupported()) is not None:
-        raise refused("unsupported_parameter", field, "not supported yet")
     if job.json_format is not None and not is_usable(job.json_format):
         raise refused("invalid_schema", "response_format", "not a JSON Schema that can be checked by itself")
     if (field := refused_field(config, job)) is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from bench.measures import capacity, cost, deltas, fanout, fixed, growth, idle, lag, late, rest, ttft
+from bench.measures import capacity, cost, deltas, fanout, fixed, flood, growth, idle, lag, late, rest, ttft
 from bench.report import Measured
 
 Progress = Callable[[float, str], None]
@@ -20,6 +20,7 @@ ALL: dict[str, Measure] = {
     "idle": idle.measure,
     "late": late.measure,
     "fixed": fixed.measure,
+    "flood": flood.measure,
     "growth": growth.measure,
     "rest": rest.measure,
 }

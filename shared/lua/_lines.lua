@@ -1,4 +1,4 @@
--- The lines of jobs that wait for room in a scope, each in the order of the queue. `lines` says when to look at each next.
+-- The lines of jobs that wait for room in a scope, each in the order of turns. `lines` says when to look at each next.
 
 -- Take a waiting job out of the queue, or out of the line that it stands in.
 local function unqueue(prefix, id, line)
@@ -12,9 +12,10 @@ local function unqueue(prefix, id, line)
 end
 
 -- Move a waiting job from where it stands into the line of a scope.
-local function line_up(prefix, id, line, scope, created)
+local function line_up(prefix, id, line, scope, turn, owner, priority)
   unqueue(prefix, id, line)
-  redis.call('ZADD', prefix .. ':line:' .. scope, created, id)
-  redis.call('ZADD', prefix .. ':blocked', created, id)
+  change_place(prefix, id, line or '', scope, turn, owner, priority)
+  redis.call('ZADD', prefix .. ':line:' .. scope, turn, id)
+  redis.call('ZADD', prefix .. ':blocked', turn, id)
   redis.call('HSET', prefix .. ':job:' .. id, 'line', scope)
 end

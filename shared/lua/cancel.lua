@@ -3,12 +3,13 @@
 -- ARGV: job id, key prefix, retention ms
 -- Returns 'unknown', 'cancelled_before_start', 'cancelled', 'cancelling' or 'already_finished'.
 local id, prefix = ARGV[1], ARGV[2]
-local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'line')
+local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'line', 'owner', 'priority')
 local status, worker = record[1], record[2]
 if not status then return 'unknown' end
 if status == 'queued' then
   local attempt = tonumber(record[3])
   unqueue(prefix, id, record[4])
+  leave_place(prefix, id, record[4] or '', record[5], record[6])
   if record[4] then redis.call('LPUSH', prefix .. ':wake', 1) end
   end_job(prefix, id, 'cancelled', nil, ARGV[3], now_ms())
   return attempt == 0 and 'cancelled_before_start' or 'cancelled'

@@ -1,4 +1,4 @@
--- Move waiting jobs into a worker's hands, each with its next attempt opened in its log, in the order of their creation.
+-- Move waiting jobs into a worker's hands, each with its next attempt opened in its log, in the order of their turns (_turns.lua).
 -- From that event on, Redis refuses whatever an earlier attempt still writes.
 -- One whose provider has no room for it goes into a line (_lines.lua), and is looked at again when there may be some.
 -- KEYS: queue, wake, leases, the worker's running jobs, lines, pauses
@@ -27,8 +27,8 @@ if limited then
   end
 end
 
--- Find the source with the oldest job; nil when none has any left.
-local function oldest()
+-- Find the source with the next turn; nil when none has any left.
+local function next_source()
   local found
   for _, source in ipairs(sources) do
     if not source.done and (not source.jobs or (source.at > #source.jobs and #source.jobs == 2 * at_most)) then
@@ -40,8 +40,8 @@ local function oldest()
       if source.scope and not shut[source.scope] then redis.call('ZREM', KEYS[5], source.scope) end
     end
     if not source.done then
-      source.created = tonumber(source.jobs[source.at + 1])
-      if not found or source.created < found.created then found = source end
+      source.turn = tonumber(source.jobs[source.at + 1])
+      if not found or source.turn < found.turn then found = source end
     end
   end
   return found
@@ -64,29 +64,29 @@ local function held_up(provider, model, tokens, own)
   return nil
 end
 
--- Let a job wait: where it stands already, or in the scope's line. Its reader is told why, before its first attempt.
+-- Let a job wait: where it stands already, or in the scope's line, with the turn that it has. Its reader is told why, before its
+-- first attempt.
 local function wait(source, id, record, scope)
   local reason, at, line = shut[scope].reason, shut[scope].at, scope
-  if source.scope == scope or source.scope == record[11] .. '/' .. record[12] then
+  if source.scope == scope or source.scope == record.provider .. '/' .. record.model then
     line, source.done = source.scope, true
   else
-    line_up(prefix, id, source.scope, scope, source.created)
-    source.at = source.at + 2
+    line_up(prefix, id, source.scope, scope, redis.call('ZSCORE', source.key, id), record.owner, record.priority)
   end
   redis.call('ZADD', KEYS[5], at, scope)
-  if record[18] ~= reason then
+  if record.waits_for ~= reason then
     redis.call('HSET', prefix .. ':job:' .. id, 'waits_for', reason)
     local log = prefix .. ':log:' .. id
-    if record[2] == '0' and top_attempt(log) == 0 then
+    if record.attempt == '0' and top_attempt(log) == 0 then
       local position = redis.call('ZRANK', prefix .. ':line:' .. line, id) + 1
       say(log, next_id(log), 'queued', '{"position":' .. position .. ',"reason":"' .. reason .. '"}')
     end
   end
 end
 
-local function leave(source, id)
-  source.at = source.at + 2
+local function leave(source, id, record)
   redis.call('ZREM', source.key, id)
+  leave_place(prefix, id, source.scope or '', record.owner, record.priority)
   if source.scope then
     redis.call('ZREM', prefix .. ':blocked', id)
     redis.call('HDEL', prefix .. ':job:' .. id, 'line', 'waits_for')
@@ -96,32 +96,32 @@ end
 local function open(id, record)
   local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
   -- The log may know more than the record, if Redis has lost its last writes: no number is used twice.
-  local attempt = math.max(tonumber(record[2]), top_attempt(log)) + 1
-  local started = record[5] or now
-  local goes_on = attempt > 1 and (record[19] or record[8] == '1') and record[9]
-  local base = goes_on and tonumber(record[9]) or attempt
-  if record[16] and not record[19] then
+  local attempt = math.max(tonumber(record.attempt), top_attempt(log)) + 1
+  local started = record.started_ms or now
+  local goes_on = attempt > 1 and (record.run or record.continues == '1') and record.base
+  local base = goes_on and tonumber(record.base) or attempt
+  if record.call and not record.run then
     -- A call that was left open, and that this attempt does not go on with.
     settle(prefix, id, 'estimate', now)
-    record[15] = redis.call('HGET', job, 'used')
+    record.used = redis.call('HGET', job, 'used')
   end
   redis.call('HSET', job, 'status', 'running', 'worker', worker, 'attempt', attempt, 'base', base, 'started_ms', started)
   redis.call('HDEL', job, 'restart_reason')
   redis.call('SADD', KEYS[4], id)
   local opened
   if attempt == 1 or goes_on then
-    opened = say(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record[6] .. '}')
+    opened = say(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record.target .. '}')
   else
     redis.call('HDEL', job, 'first_token_ms')
     opened = say(log, attempt .. '-0', 'restarted',
-      '{"attempt":' .. attempt .. ',"reason":"' .. (record[7] or 'worker_lost') .. '",' .. record[6] .. '}')
+      '{"attempt":' .. attempt .. ',"reason":"' .. (record.restart_reason or 'worker_lost') .. '",' .. record.target .. '}')
   end
   if opened then
     redis.call('HSETNX', job, 'call', attempt)
-    if limited and not record[19] then take(prefix, id, record[11], record[12], limits, tonumber(record[17] or 0), now) end
+    if limited and not record.run then take(prefix, id, record.provider, record.model, limits, tonumber(record.input_estimate or 0), now) end
     local length = redis.call('XLEN', log)
-    claimed[#claimed + 1] = {id, attempt, base, record[3], tonumber(record[4]), tonumber(started), now, length,
-      record[11], record[12], tonumber(record[13] or 0), record[14], record[15], record[19] or ''}
+    claimed[#claimed + 1] = {id, attempt, base, record.request, tonumber(record.created_ms), tonumber(started), now, length,
+      record.provider, record.model, tonumber(record.fallback or 0), record.rates, record.used, record.run or ''}
   else
     -- Without its log nobody could read it.
     redis.call('SREM', KEYS[4], id)
@@ -130,33 +130,73 @@ local function open(id, record)
   end
 end
 
-local looked = 0
+-- The fields of a record that decide what becomes of a job. A missing one is false.
+local FIELDS = {'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base',
+  'leave_grace_s', 'provider', 'model', 'fallback', 'rates', 'used', 'call', 'input_estimate', 'waits_for', 'run', 'owner',
+  'priority', 'line'}
+
+local function read(id)
+  local record = {}
+  for i, value in ipairs(redis.call('HMGET', prefix .. ':job:' .. id, unpack(FIELDS))) do record[FIELDS[i]] = value end
+  return record
+end
+
+-- Let two jobs of one owner change turns: the next one, `id`'s, is for the more urgent one.
+local function change_turns(source, id, urgent, owner)
+  local turn, later = source.jobs[source.at + 1], redis.call('ZSCORE', source.key, urgent)
+  redis.call('ZADD', source.key, turn, urgent, later, id)
+  redis.call('ZADD', turns_of(prefix, source.scope or '', owner), 'XX', later, id)
+  redis.call('HSET', prefix .. ':job:' .. urgent, 'turn', turn)
+  redis.call('HSET', prefix .. ':job:' .. id, 'turn', later)
+  for i = source.at + 2, #source.jobs, 2 do
+    if source.jobs[i] == urgent then source.jobs[i] = id end
+  end
+  source.jobs[source.at] = urgent
+end
+
+local looked, served = 0, 0
 while #claimed < at_most and looked < at_most + MOVES do
-  local source = oldest()
+  local source = next_source()
   if not source then break end
   looked = looked + 1
-  local id = source.jobs[source.at]
-  local job = prefix .. ':job:' .. id
-  local record = redis.call('HMGET', job, 'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base', 'leave_grace_s',
-    'provider', 'model', 'fallback', 'rates', 'used', 'call', 'input_estimate', 'waits_for', 'run')
-  if record[1] ~= 'queued' then
-    leave(source, id)
+  local next_id, place = source.jobs[source.at], source.scope or false
+  local id, record = next_id, read(next_id)
+  local owner, waits_here = record.owner, record.status == 'queued' and record.line == place
+  if waits_here and record.attempt == '0' then
+    id = most_urgent(prefix, source.scope or '', owner, record.priority) or id
+    if id ~= next_id then record = read(id) end
+  end
+  local passed = id == next_id
+  if id ~= next_id and (record.status ~= 'queued' or record.line ~= place) then
+    -- Its record has expired.
+    forget(prefix, id, source.scope or '', owner)
+  elseif record.status ~= 'queued' then
+    leave(source, id, record)
     redis.call('DEL', ARGV[5] .. id)
     discarded[#discarded + 1] = id
-  elseif record[10] and ARGV[7] == '1' and deserted(prefix .. ':present:' .. id, now) then
-    leave(source, id)
+  elseif not waits_here then
+    -- It has gone into a line since the source was read.
+    passed = true
+  elseif record.leave_grace_s and ARGV[7] == '1' and deserted(prefix .. ':present:' .. id, now) then
+    leave(source, id, record)
     end_job(prefix, id, 'cancelled', nil, ARGV[6], now)
   else
     -- A run that goes on has its room, and nothing new is asked.
-    local scope = limited and not record[19] and held_up(record[11], record[12], tonumber(record[17] or 0), source.scope)
+    local tokens = tonumber(record.input_estimate or 0)
+    local scope = limited and not record.run and held_up(record.provider, record.model, tokens, source.scope)
     if scope then
       wait(source, id, record, scope)
     else
-      leave(source, id)
+      if id ~= next_id then change_turns(source, next_id, id, owner) end
+      served = math.max(served, source.turn)
+      leave(source, id, record)
       open(id, record)
+      passed = true
     end
   end
+  if passed then source.at = source.at + 2 end
 end
+if served > 0 then serve(prefix, served) end
 
 -- The tokens match the jobs that could start: none when all have been looked at, one at least for what this worker left.
 local waiting, more = redis.call('ZCARD', KEYS[1]), false

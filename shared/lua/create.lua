@@ -46,12 +46,14 @@ end
 redis.call('HSET', KEYS[1], 'status', 'queued', 'created_ms', now, 'attempt', 0, 'losses', 0, 'owner', owner, unpack(ARGV, 16))
 redis.call('PEXPIRE', KEYS[1], live_ms)
 redis.call('SET', KEYS[4], ARGV[2], 'PX', live_ms)
-redis.call('ZADD', KEYS[3], now, id)
-local position = redis.call('ZCARD', KEYS[3])
+local created = redis.call('INCR', KEYS[6])
+local priority, provider, model = unpack(redis.call('HMGET', KEYS[1], 'priority', 'provider', 'model'))
+local turn, position = take_turn(prefix, id, owner, priority, provider, model, created, live_ms)
+redis.call('HSET', KEYS[1], 'turn', turn)
 redis.call('XADD', KEYS[2], '0-1', 'queued', '{"position":' .. position .. '}')
 redis.call('PEXPIRE', KEYS[2], live_ms)
 
-redis.call('ZADD', KEYS[5], redis.call('INCR', KEYS[6]), id)
+redis.call('ZADD', KEYS[5], created, id)
 redis.call('PEXPIRE', KEYS[5], live_ms)
 -- Two of the oldest leave for one that comes, if they have expired: the index cannot outgrow the jobs.
 for _, old in ipairs(redis.call('ZRANGE', KEYS[5], 0, 1)) do
@@ -73,5 +75,5 @@ if grace_s then
   redis.call('PEXPIRE', present, live_ms)
 end
 
-if redis.call('LLEN', KEYS[7]) < position then redis.call('LPUSH', KEYS[7], 1) end
+if redis.call('LLEN', KEYS[7]) < redis.call('ZCARD', KEYS[3]) then redis.call('LPUSH', KEYS[7], 1) end
 return answer('created', id, now)

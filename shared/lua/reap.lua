@@ -14,7 +14,7 @@ local running, cancels = prefix .. ':running:' .. worker, prefix .. ':cancels:' 
 local requeued, ended = 0, 0
 for _, id in ipairs(redis.call('SRANDMEMBER', running, ARGV[4])) do
   local job = prefix .. ':job:' .. id
-  local record = redis.call('HMGET', job, 'status', 'worker', 'attempt', 'losses', 'created_ms', 'cancel_ms', 'on_worker_lost')
+  local record = redis.call('HMGET', job, 'status', 'worker', 'attempt', 'losses', 'turn', 'cancel_ms', 'on_worker_lost')
   redis.call('SREM', running, id)
   if record[1] == 'running' and record[2] == worker then
     local losses = record[4] + 1

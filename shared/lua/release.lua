@@ -3,7 +3,7 @@
 -- KEYS: job, queue, wake, the worker's running jobs, the worker's cancels
 -- ARGV: job id, worker, attempt ('' for whichever it holds), reason, key prefix, retention ms, how to settle the call
 -- Returns 1 when it waits again or has ended, 0 when the job is not this worker's any more.
-local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'created_ms', 'cancel_ms')
+local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'turn', 'cancel_ms')
 if record[1] ~= 'running' or record[2] ~= ARGV[2] then return 0 end
 if ARGV[3] ~= '' and record[3] ~= ARGV[3] then return 0 end
 redis.call('SREM', KEYS[4], ARGV[1])

@@ -59,7 +59,6 @@ async def test_a_body_that_is_not_json_is_400(stack: Stack, client: Client, raw:
         ({"timeout_s": 0}, "invalid_request"),
         ({"provider": "anthropic", "seed": 1}, "unsupported_parameter"),
         ({"fallbacks": [{"provider": "demo"}]}, "invalid_request"),
-        ({"priority": "high"}, "unsupported_parameter"),
     ],
 )
 async def test_a_field_that_does_not_fit_is_422_and_named(
