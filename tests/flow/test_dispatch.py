@@ -25,7 +25,7 @@ async def test_an_idle_worker_calls_the_provider_within_milliseconds(stack: Stac
 
 
 async def test_sixteen_workers_of_ten_slots_run_160_jobs_at_once(bare: Stack) -> None:
-    bare.configure(max_jobs=10)
+    bare.configure(max_jobs=10, max_active_jobs=200)
     await asyncio.gather(*[bare.worker() for _ in range(16)])
     await bare.api()
     client = bare.client()
@@ -43,7 +43,7 @@ async def test_sixteen_workers_of_ten_slots_run_160_jobs_at_once(bare: Stack) ->
 
 async def test_long_jobs_on_a_full_worker_do_not_hide_a_short_one_from_an_idle_one(bare: Stack) -> None:
     """Stock arq reads the first 100 of its queue, running jobs included: an idle worker never saw the 101st."""
-    bare.configure(max_jobs=150)
+    bare.configure(max_jobs=150, max_active_jobs=200)
     await bare.worker()
     await bare.api()
     client = bare.client()
