@@ -371,7 +371,7 @@ class Attempt:
         match outcome:
             case Completed(Finish(usage=usage)) | Failed(usage=usage) if usage is not None:
                 return usage
-            case Failed(why) if not (self.begun or self.left_run) and why.code not in BILLED_SILENCE:
+            case Failed(why, listening=False) if not self.begun and why.code not in BILLED_SILENCE:
                 return Usage()
         return self._estimate()
 

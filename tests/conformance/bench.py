@@ -74,6 +74,19 @@ class Bench:
     def calls(self) -> list[Call]:
         return [call for call in self.provider.calls if call.model == self.model]
 
+    async def given_up(self, call: Call) -> float:
+        """Return when the provider noticed that nobody wants this call any more; it has to."""
+        if not self.row.background:
+            return await call.closed()
+        await call.ended()
+        assert call.cancelled
+        assert call.ended_at is not None
+        return call.ended_at
+
+    def sent(self, call: Call) -> int:
+        """Return how much has left the provider: events of a run, or tokens."""
+        return (call.run.reads[0].last_sent or 0) if call.run is not None else call.sent_tokens
+
     def heard(self) -> Heard:
         """Return what the provider was asked last. It took it as its real counterpart would."""
         assert self.calls[-1].rejected is None

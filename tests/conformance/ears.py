@@ -78,6 +78,34 @@ def _messages(body: dict[str, Any]) -> Heard:
     }
 
 
+def _responses(body: dict[str, Any]) -> Heard:
+    items = body["input"]
+    said = [item for item in items if "role" in item and item["role"] != "system"]
+    system = [item["content"] for item in items if item.get("role") == "system"]
+    parts = [part for item in said for part in _parts(item["content"])]
+    choice = body.get("tool_choice")
+    format = (body.get("text") or {}).get("format") or {}
+
+    def of(kind: str) -> list[dict[str, Any]]:
+        return [item for item in items if item.get("type") == kind]
+
+    return {
+        "system": system[0] if system else None,
+        "turns": [(item["role"], _text(item["content"])) for item in said],
+        "images": [part["image_url"] for part in parts if part["type"] == "input_image"],
+        "calls": [(item["call_id"], item["name"], json.loads(item["arguments"])) for item in of("function_call")],
+        "results": [(item["call_id"], item["output"]) for item in of("function_call_output")],
+        "thoughts": ["thinking" if item["summary"] else "redacted_thinking" for item in of("reasoning")],
+        "max_tokens": body.get("max_output_tokens"),
+        "temperature": body.get("temperature"),
+        "top_p": body.get("top_p"),
+        "tools": [(tool["name"], tool.get("description"), tool["parameters"]) for tool in body.get("tools") or ()],
+        "tool_choice": choice["name"] if isinstance(choice, dict) else choice,
+        "schema": format.get("schema"),
+        "effort": (body.get("reasoning") or {}).get("effort"),
+    }
+
+
 def _parts(content: Any) -> list[dict[str, Any]]:
     return content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
 
@@ -92,4 +120,8 @@ def _image(source: Mapping[str, str]) -> str:
     return f"data:{source['media_type']};base64,{source['data']}"
 
 
-EARS: Final[Mapping[str, Callable[[dict[str, Any]], Heard]]] = {"openai": _chat, "anthropic": _messages}
+EARS: Final[Mapping[str, Callable[[dict[str, Any]], Heard]]] = {
+    "openai": _chat,
+    "responses": _responses,
+    "anthropic": _messages,
+}

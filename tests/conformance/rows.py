@@ -59,6 +59,10 @@ class Row:
     signs: bool = False
     """Whether it wants its thinking back, and knows it again."""
 
+    background: bool = False
+    """Whether an answer goes on without its connection: one that is cut is listened to again, one that is given up is
+    cancelled."""
+
     tells_usage: bool = True
     tells_reason: bool = True
     """Whether it says how an answer ended; without that, a clean end is all there is."""
@@ -97,6 +101,14 @@ CHAT_MODEL: Final = {
 
 ROWS: Final[Sequence[Row]] = (
     Row(name="openai", config=None),
+    Row(
+        name="openai-responses",
+        config=None,
+        cannot={"stop": "stop", "seed": "seed"},
+        background=True,
+        signs=True,
+        never_begun=("completed", "stop"),
+    ),
     Row(
         name="anthropic",
         config=None,

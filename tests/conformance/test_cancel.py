@@ -19,7 +19,7 @@ async def test_cancel_in_mid_answer_closes_the_call(bench: Bench) -> None:
     job_id = await bench.submit()
     await bench.client.until(job_id, "token")
     result = await bench.client.cancel(job_id)
-    assert await bench.calls[0].closed()
+    assert await bench.given_up(bench.calls[0])
     assert (result["outcome"], result["text"]) == ("cancelled", "Hel")
     answer = await bench.ended(job_id)
     assert answer.names == ["queued", "started", "token", "cancelled"]
@@ -32,7 +32,7 @@ async def test_cancel_before_the_first_token_closes_the_call(bench: Bench) -> No
     job_id = await bench.submit()
     await eventually(lambda: bench.calls)
     assert (await bench.client.cancel(job_id))["outcome"] == "cancelled"
-    assert await bench.calls[0].closed()
+    assert await bench.given_up(bench.calls[0])
 
 
 async def test_cancel_takes_less_than_a_tenth_of_a_second(bench: Bench) -> None:
@@ -43,7 +43,7 @@ async def test_cancel_takes_less_than_a_tenth_of_a_second(bench: Bench) -> None:
         await bench.client.until(job_id, "token")
         asked = time.monotonic()
         await bench.client.cancel(job_id)
-        took.append(await bench.calls[number].closed() - asked)
+        took.append(await bench.given_up(bench.calls[number]) - asked)
     # All but one of ten: the machine may stop for a moment, a provider that does not listen is late each time.
     assert sorted(took)[-2] < CANCEL_P99_S, took
 
@@ -74,8 +74,8 @@ async def test_what_cannot_be_stored_is_not_read(bench: Bench, monkeypatch: pyte
         job_id = await bench.submit()
         await asyncio.wait_for(held.wait(), 5)
         sent = 0
-        while bench.calls[0].sent_tokens != sent or not sent:
-            sent = bench.calls[0].sent_tokens
+        while bench.sent(bench.calls[0]) != sent or not sent:
+            sent = bench.sent(bench.calls[0])
             await asyncio.sleep(0.1)
         assert sent < 100, "somebody reads what has no place"
         room.set()

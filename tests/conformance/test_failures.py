@@ -80,6 +80,10 @@ async def test_a_failure_in_mid_answer_is_never_completed(bench: Bench, step: St
     await bench.client.until(job_id, "token")
     gate.open()
     answer = await bench.ended(job_id)
+    if bench.row.background and isinstance(step, Cut | Eof):
+        assert answer.names == ["queued", "started", "token", "started", "completed"]
+        assert (answer.text, len(bench.calls)) == ("half", 1), "only the listening was cut off"
+        return
     assert answer.names == ["queued", "started", "token", "failed"]
     assert answer.end == ("failed", getattr(bench.row, code, code))
     assert answer.job["text"] == "half"

@@ -20,4 +20,4 @@ async def test_what_is_signed_is_kept_for_the_next_turn(bench: Bench) -> None:
     bench.script(Reasoning("Hm.", bench.row.thought), Text("42"))
     blocks = (await bench.answer()).job["reasoning_blocks"]
     assert bool(blocks) is bench.row.signs
-    assert all(block["signature"] or block.get("data") for block in blocks)
+    assert all(block.get("signature") or block.get("data") or block.get("id") for block in blocks)

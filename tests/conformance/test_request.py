@@ -67,7 +67,7 @@ async def test_more_effort_is_more(bench: Bench) -> None:
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 IMAGE = {"type": "image_url", "image_url": {"url": PIXEL}}
 NEEDS: dict[Feature, dict[str, Any]] = {
-    "max_tokens": {"max_tokens": 1},
+    "max_tokens": {"max_tokens": 16},
     "temperature": {"temperature": 0.5},
     "top_p": {"top_p": 0.5},
     "stop": {"stop": ["END"]},

@@ -19,7 +19,7 @@ async def test_silence_is_given_up(bench: Bench, script: list[Step], code: str) 
     bench.script(*script)
     answer = await bench.answer()
     assert answer.end == ("failed", code)
-    assert await bench.calls[0].closed()
+    assert await bench.given_up(bench.calls[0])
     assert len(bench.calls) == 1, "it may have been billed"
 
 

@@ -37,6 +37,9 @@ async def test_a_killed_workers_run_is_listened_to_elsewhere_and_paid_once(quick
     assert len(quick.provider.runs) == 1
     assert [read.method for read in only_run(quick).streams] == ["POST", "GET"]
     assert only_run(quick).cancels == 0
+    usage = (await scene.client.job(job_id))["usage"]
+    assert (usage["input_tokens"], usage["estimated"]) == (1, False), "one call, though two attempts heard it"
+    assert scene.record.requests[job_id] == 1
 
 
 async def test_workers_killed_one_after_another_add_up_to_one_answer(quick: Stack) -> None:

@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from shared.events import EventId, dump
+from shared.log import Append, Log
+from shared.queue import Queue
+from shared.redis import Scripts
 from tests.client import Client, Event, text
 from tests.provider import (
     Arguments,
@@ -29,6 +33,7 @@ from tests.provider import (
     Wait,
 )
 from tests.stack import Stack, eventually
+from worker import retries
 
 NAME = "openai-responses"
 
@@ -207,7 +212,7 @@ async def test_another_providers_thoughts_are_left_out(stack: Stack, client: Cli
     [
         ([Text("x"), Finish("length")], "length"),
         ([Text("x"), Finish("content_filter")], "content_filter"),
-        ([Refusal("I will not.")], "content_filter"),
+        ([Refusal("I will not.")], "stop"),
         ([Text("x"), Finish("steered")], "steered"),
         ([], "stop"),
     ],
@@ -360,6 +365,15 @@ async def test_a_run_that_the_provider_has_forgotten_is_begun_again(stack: Stack
     assert len(stack.provider.runs) == 2
 
 
+async def test_a_provider_that_forgets_again_and_again_is_given_up(stack: Stack, client: Client) -> None:
+    stack.provider.script("m", Text("half"), CutReader(then=[GONE, GONE]), Text(" lost"))
+    job_id = await client.submit(provider=NAME)
+    events = await client.all_events(job_id)
+    assert (events[-1].event, events[-1].data["code"]) == ("failed", "provider_run_lost")
+    assert (await client.job(job_id))["text"] == "half"
+    assert len(stack.provider.runs) == retries.TRIES
+
+
 async def test_what_cannot_be_streamed_any_more_is_read_at_its_end(stack: Stack, client: Client) -> None:
     stack.provider.script(
         "m", Reasoning("H"), Text("Hel"), ToolCall("c1", "get_weather", ()), Arguments("{"),
@@ -443,8 +457,9 @@ async def test_a_run_that_is_given_up_is_cancelled(bare: Stack, steps: list[Step
     assert only_run(bare).cancelled
 
 
-async def test_a_run_that_makes_room_for_a_fallback_is_cancelled(bare: Stack) -> None:
-    bare.configure(first_token_timeout_s=0.3)
+@pytest.mark.parametrize("limits", [{}, {NAME: {"concurrent": 1}}], ids=["unlimited", "limited"])
+async def test_a_run_that_makes_room_for_a_fallback_is_cancelled(bare: Stack, limits: dict[str, Any]) -> None:
+    bare.configure(first_token_timeout_s=0.3, limits=limits)
     await bare.worker()
     await bare.api()
     client = bare.client()
@@ -456,6 +471,28 @@ async def test_a_run_that_makes_room_for_a_fallback_is_cancelled(bare: Stack) ->
     await only_run(bare).ended()
     assert only_run(bare).cancelled
     await unlisted(bare)
+
+
+async def test_a_run_keeps_its_room_from_one_listener_to_the_next(bare: Stack) -> None:
+    """A limit counts what goes on at the provider: nobody is let in between, and the run waits for nobody."""
+    bare.configure(limits={NAME: {"concurrent": 1}}, lease_s=1)
+    leaving = await bare.worker()
+    await bare.api()
+    client, gate = bare.client(), bare.provider.gate()
+    bare.provider.script("m", Text("Hel"), CutReader(), Wait(gate), Text("lo"))
+    first = await client.submit(provider=NAME)
+    await client.until(first, "token")
+    second = await client.submit("other", provider=NAME)
+    await bare.worker()
+    await leaving.stop()
+    run = only_run(bare)
+    await eventually(lambda: len(run.streams) == 3)
+    assert len(bare.provider.calls) == 1
+    gate.open()
+    assert text(await client.all_events(first)) == "Hello"
+    assert (await client.all_events(second))[-1].event == "completed"
+    assert bare.provider.max_concurrent == 1
+    assert len(bare.provider.runs) == 2
 
 
 async def test_a_provider_that_does_not_take_a_cancel_is_told_again(
@@ -490,3 +527,46 @@ async def test_a_provider_that_refuses_the_request_is_asked_once(stack: Stack, c
     assert (names(events), events[-1].data["code"]) == (["queued", "started", "failed"], "context_too_long")
     assert events[-1].data["usage"]["input_tokens"] == 0
     assert len(stack.provider.calls) == 1
+
+
+# What the bookmark rests on.
+
+
+async def test_a_bookmark_stands_with_its_events_or_not_at_all(bare: Stack) -> None:
+    """Repeats after a lost reply, however late, and refused appends leave it where it is."""
+    await bare.api()
+    job_id = await bare.client().submit(provider=NAME)
+    scripts = Scripts(bare.commands)
+    queue, log = Queue(bare.commands, scripts, bare.keys), Log(bare.commands, scripts, bare.keys)
+    await queue.register("one", 60)
+    (claim,) = (await queue.claim("one", 1, 60)).claims
+    other = await bare.client().submit("other")
+
+    def tokens(seq: int, bookmark: bytes, *texts: str) -> Append:
+        events = [("token", dump({"text": text})) for text in texts]
+        return Append(job_id, "one", EventId(1, seq), claim.log_length + seq - 1, events, bookmark)
+
+    async def stands(at: bytes) -> bool:
+        kept: bytes | None = await bare.redis.hget(bare.keys.job(job_id), "run")  # type: ignore[misc]
+        return kept == at
+
+    named, first, second = tokens(1, b"at 0"), tokens(1, b"at 1", "a", "b"), tokens(3, b"at 2", "c")
+    elsewhere = Append(other, "one", EventId(1, 1), 1, [("token", b"{}")], b"not held")
+    assert await log.append([elsewhere, named]) == [False, True]
+    assert await stands(b"at 0"), "known before there is any text"
+    assert not await bare.redis.hexists(bare.keys.job(other), "run")  # type: ignore[misc]
+    assert await log.append([first]) == [True]
+    assert await stands(b"at 1")
+    assert await log.append([named]) == [True]
+    assert await stands(b"at 1"), "a repeat of the bookmark alone"
+    assert await log.append([second]) == [True]
+    assert await log.append([first]) == [True]
+    assert await stands(b"at 2"), "a repeat of what has others behind it"
+    assert await log.append([tokens(3, b"at 3", "x")]) == [False]
+    assert await log.append([tokens(5, b"at 5", "y")]) == [False]
+    assert await stands(b"at 2"), "refused: other content, or a hole"
+    assert await queue.release(job_id, "one", "worker_stopped", 1)
+    (claim,) = (await queue.claim("one", 1, 60)).claims
+    assert (claim.attempt, claim.base, claim.run) == (2, 1, b"at 2")
+    assert await log.append([second]) == [True]
+    assert await stands(b"at 2")

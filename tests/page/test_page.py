@@ -94,7 +94,7 @@ async def test_models_name_the_provider_first_and_the_choice_is_kept(bare: Stack
     chat = await open_chat(bare)
     await expect(chat.model).to_have_value("demo/tour")
     for option in await chat.model.get_by_role("option").all_text_contents():
-        assert re.fullmatch(r"(demo|openai|anthropic|router)/.+", option)
+        assert re.fullmatch(r"(demo|openai|openai-responses|anthropic|router)/.+", option)
     await chat.say("Hi", "router/meta/llama-3")
     await chat.shows("Completed", "router/meta/llama-3")
     assert bare.provider.calls[0].model == "meta/llama-3"

@@ -258,9 +258,7 @@ def _reason(response: dict[str, Any]) -> str:
     if response["status"] == "incomplete":
         reason = word((response.get("incomplete_details") or {}).get("reason"))
         return REASONS.get(reason, reason)
-    if any(item["type"] == "function_call" for item in response["output"]):
-        return "tool_calls"
-    return "content_filter" if any("refusal" in part for part in _parts(response["output"])) else "stop"
+    return "tool_calls" if any(item["type"] == "function_call" for item in response["output"]) else "stop"
 
 
 def _parts(output: list[dict[str, Any]]) -> list[dict[str, Any]]:
