@@ -9,15 +9,23 @@ from contextlib import aclosing
 import pytest
 
 from tests.client import LAST, Client, Event, Frames, text
-from tests.provider import Silence, Text, Tokens, Wait
+from tests.provider import Silence, Step, Text, Tokens, Wait
 from tests.stack import Stack, eventually
 
 ANSWER = [f"{i} " for i in range(300)]
 
 
 async def test_a_reader_cut_hundreds_of_times_sees_everything_once(stack: Stack, client: Client) -> None:
-    """Cut after a random number of bytes, come back on another process with the last complete id."""
-    stack.provider.script("m", Tokens(ANSWER, delay_s=0.01))
+    """Cut after a random number of bytes, come back on another process with the last complete id.
+
+    Each token comes when the one before it has been read, or its reader cut: cuts do not hang on this machine's speed.
+    """
+    gates = [stack.provider.gate() for _ in ANSWER]
+    held = iter(gates)
+    steps: list[Step] = []
+    for token, gate in zip(ANSWER, gates, strict=True):
+        steps += (Text(token), Wait(gate))
+    stack.provider.script("m", *steps)
     job_id = await client.submit()
     choose = random.Random(7)
     seen: list[Event] = []
@@ -30,6 +38,8 @@ async def test_a_reader_cut_hundreds_of_times_sees_everything_once(stack: Stack,
         async with client.http.stream("GET", url, headers=headers) as response:
             assert response.status_code == 200
             async for chunk in response.aiter_bytes():
+                if b"event: token" in chunk and (held_back := next(held, None)) is not None:
+                    held_back.open()
                 seen += frames.feed(chunk[:left])
                 left -= len(chunk)
                 if left <= 0:
