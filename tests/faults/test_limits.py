@@ -37,14 +37,14 @@ async def _are_blocked(stack: Stack, jobs: int) -> bool:
 
 
 async def test_limits_hold_over_two_processes_that_are_replaced_in_turn(quick: Stack) -> None:
-    """Three deploys in a row: whoever hands over leaves its room, whoever comes finds it."""
+    """Two deploys in a row: whoever hands over leaves its room, whoever comes finds it."""
     limits = orjson.dumps({"openai": {"concurrent": MOST}}).decode()
     workers = [await quick.worker_process(REJOIN_LIMITS=limits) for _ in range(2)]
     await quick.api()
     scene = Scene(quick)
-    ids = [await scene.submit(Tokens("some words to say", delay_s=0.05)) for _ in range(40)]
+    ids = [await scene.submit(Tokens("some words to say", delay_s=0.05)) for _ in range(30)]
     readers = [scene.read(job_id) for job_id in ids]
-    for _ in range(3):
+    for _ in range(2):
         await quick.provider.next_call()
         workers.append(await quick.worker_process(REJOIN_LIMITS=limits))
         leaving = workers.pop(0)
