@@ -51,6 +51,10 @@ class Stop(StrEnum):
     STORAGE_FULL = "storage_full"
 
 
+CALL_ONLY: Final = (Stop.FIRST_TOKEN_TIMEOUT, Stop.IDLE_TIMEOUT)
+"""What ends a call and not the job: others may be asked after it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     finish: Finish
@@ -106,7 +110,8 @@ class Timeouts:
 class Attempt:
     """Runs one provider call into one log. It is the provider's sink itself: one hop a token.
 
-    Anybody may `stop` it at any time. The first reason counts, but LOST always does, and CANCEL before HAND_OVER.
+    Anybody may `stop` it at any time. The first reason counts, but LOST always does, CANCEL before HAND_OVER, and both
+    before what only ends the call: the wish must not be lost while that is being closed.
     """
 
     def __init__(
@@ -241,7 +246,11 @@ class Attempt:
 
     def stop(self, why: Stop) -> None:
         """End the provider call for this reason and close its connection."""
-        outranks = why is Stop.LOST or (why is Stop.CANCEL and self._stop is Stop.HAND_OVER)
+        outranks = (
+            why is Stop.LOST
+            or (why is Stop.CANCEL and self._stop is Stop.HAND_OVER)
+            or (why in (Stop.CANCEL, Stop.HAND_OVER) and self._stop in CALL_ONLY)
+        )
         if self._stop is None or outranks:
             self._stop = why
             self._stopped.set()
@@ -304,8 +313,7 @@ class Attempt:
     async def pause(self, wait_s: float) -> Outcome | None:
         """Wait before the provider is asked again; return how the job ends if somebody ends it meanwhile."""
         self._pausing = True
-        if self._stop in (Stop.FIRST_TOKEN_TIMEOUT, Stop.IDLE_TIMEOUT):
-            # That was this call's end, not the job's.
+        if self._stop in CALL_ONLY:
             self._stop = None
             self._stopped.clear()
         if wait_s > 0:

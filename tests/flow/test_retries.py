@@ -1,5 +1,6 @@
 """When a provider fails: asked again before the first token, then the fallbacks in turn; the reader sees each step."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -22,8 +23,9 @@ from tests.provider import (
     Usage,
     Wait,
 )
-from tests.stack import Stack
+from tests.stack import Stack, eventually
 from worker import retries
+from worker.attempt import Attempt, Stop
 from worker.failures import failure
 from worker.retries import next_step
 
@@ -184,6 +186,42 @@ async def test_a_worker_that_stops_hands_a_waiting_job_over(
     events = await client.all_events(job_id)
     assert (events[-1].event, text(events)) == ("completed", "Elsewhere.")
     assert events[-1].data["provider"] == "anthropic", "the fallback stays the one that is asked"
+
+
+@pytest.mark.parametrize("wish", ["cancel", "hand over"])
+async def test_a_wish_that_comes_while_a_silent_call_is_closed_is_not_lost(
+    bare: Stack, monkeypatch: pytest.MonkeyPatch, wish: str
+) -> None:
+    # A lease so long that no renewal repeats the cancel.
+    bare.configure(first_token_timeout_s=0.2, lease_s=60)
+    worker = await bare.worker()
+    await bare.api()
+    client, gate = bare.client(), asyncio.Event()
+    closing, close = asyncio.Event(), Attempt._close_call
+
+    async def slowly(attempt: Attempt) -> None:
+        closing.set()
+        await gate.wait()
+        await close(attempt)
+
+    monkeypatch.setattr(Attempt, "_close_call", slowly)
+    bare.provider.script("m", Silence())
+    job_id = await client.submit(fallbacks=OTHER)
+    await asyncio.wait_for(closing.wait(), 5)
+    attempt = worker.worker.workshop.attempts[job_id]
+    assert attempt.stopped is Stop.FIRST_TOKEN_TIMEOUT
+    if wish == "cancel":
+        cancelling = asyncio.create_task(client.cancel(job_id))
+        await eventually(lambda: attempt.stopped is Stop.CANCEL)
+        gate.set()
+        assert (await cancelling)["outcome"] == "cancelled"
+    else:
+        stopping = asyncio.create_task(worker.stop())
+        await eventually(lambda: attempt.stopped is Stop.HAND_OVER)
+        gate.set()
+        await stopping
+        assert (await client.job(job_id))["status"] == "queued"
+    assert [call.model for call in bare.provider.calls] == ["m"]
 
 
 async def test_retry_after_is_honoured(stack: Stack, client: Client) -> None:
