@@ -6,8 +6,8 @@ proxy on this machine. The first is known by the name in `Host` or `Origin`, the
 
 import ipaddress
 import re
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from starlette.requests import Request
@@ -18,36 +18,24 @@ _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(.*)")
 _FORWARDED_FOR: Final = re.compile(r'\bfor="?([^",;]*)')
 
+_remembered = lru_cache(maxsize=256)
+"""The same few values come with every request."""
+
 
 def is_local(request: Request) -> bool:
-    """Say whether this machine asks, and nobody else through it. What cannot be read is from elsewhere."""
-    names = chain(_all(request, "host"), _all(request, "x-forwarded-host"))
-    return (
-        all(_is_loopback(address) for address in _addresses(request))
-        and all(_is_name_of_here(name) for name in names)
-        and all(_is_local_origin(origin) for origin in request.headers.getlist("origin"))
-    )
-
-
-def _addresses(request: Request) -> Iterable[str]:
-    """Return the address of whoever asks, and all that a proxy says there are before it.
+    """Say whether this machine asks, and nobody else through it. What cannot be read is from elsewhere.
 
     The server may have put a proxy's word in the place of the connection's own address, and the proxy a stranger's.
     """
-    if request.client is not None:
-        yield request.client.host
-    if (address := peer(request.scope)) is not None:
-        yield address
-    yield from _all(request, "x-forwarded-for")
-    yield from _all(request, "x-real-ip")
-    for line in request.headers.getlist("forwarded"):
-        yield from _FORWARDED_FOR.findall(line.lower()) or [line]
+    addresses = (None if request.client is None else request.client.host, peer(request.scope))
+    return all(address is None or _is_loopback(address) for address in addresses) and all(
+        judge(value.decode("latin-1").lower())
+        for name, value in request.scope["headers"]
+        if (judge := _JUDGES.get(name)) is not None
+    )
 
 
-def _all(request: Request, header: str) -> Iterable[str]:
-    return (part.strip() for line in request.headers.getlist(header) for part in line.split(","))
-
-
+@_remembered
 def _is_loopback(address: str) -> bool:
     try:
         found = ipaddress.ip_address(address.removeprefix("[").removesuffix("]"))
@@ -57,23 +45,47 @@ def _is_loopback(address: str) -> bool:
     return (mapped or found).is_loopback
 
 
-def _is_name_of_here(host: str) -> bool:
-    """Say whether a `Host` is no stranger's: a name that he has bound to this machine's address has a dot in it."""
-    name = _name(host)
-    return name is not None and (_is_loopback_name(name) or not re.search("[.:]", name))
+@_remembered
+def _are_names_of_here(hosts: str) -> bool:
+    """Say whether no `Host` is a stranger's: a name that he has bound to this machine's address has a dot in it."""
+    names = [_name(host.strip()) for host in hosts.split(",")]
+    return all(name is not None and (_is_loopback_name(name) or not re.search("[.:]", name)) for name in names)
 
 
+@_remembered
 def _is_local_origin(origin: str) -> bool:
-    parts = _ORIGIN.fullmatch(origin.lower())
+    parts = _ORIGIN.fullmatch(origin)
     name = None if parts is None else _name(parts[1])
     return name is not None and _is_loopback_name(name)
 
 
+@_remembered
+def _are_loopback(addresses: str) -> bool:
+    return all(_is_loopback(address.strip()) for address in addresses.split(","))
+
+
+@_remembered
+def _is_forwarded_from_here(forwarded: str) -> bool:
+    """Judge an RFC 7239 header; one that does not say for whom is not from here."""
+    addresses = _FORWARDED_FOR.findall(forwarded)
+    return bool(addresses) and all(map(_is_loopback, addresses))
+
+
 def _name(host: str) -> str | None:
     """Return the name in what may have a port behind it."""
-    parts = _HOST.fullmatch(host.lower())
+    parts = _HOST.fullmatch(host)
     return None if parts is None else parts[1].removesuffix(".")
 
 
 def _is_loopback_name(name: str) -> bool:
     return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
+
+
+_JUDGES: Final[Mapping[bytes, Callable[[str], bool]]] = {
+    b"host": _are_names_of_here,
+    b"x-forwarded-host": _are_names_of_here,
+    b"origin": _is_local_origin,
+    b"x-forwarded-for": _are_loopback,
+    b"x-real-ip": _are_loopback,
+    b"forwarded": _is_forwarded_from_here,
+}
