@@ -262,6 +262,24 @@ async def test_a_second_tab_watches_and_may_stop(stack: Stack, chat: Chat, open_
     await expect(chat.answers).to_have_count(0)
 
 
+async def test_a_tab_too_many_waits_for_its_turn(bare: Stack, open_chat: OpenChat) -> None:
+    """429 ends an EventSource for good: the page asks again, and has the whole answer in the end."""
+    bare.configure(max_streams=1)
+    await bare.worker()
+    await bare.api()
+    gate = bare.provider.gate()
+    bare.provider.script(MODEL, Text("Hel"), Wait(gate), Text("lo"))
+    chat, other = await open_chat(bare), await open_chat(bare)
+    await chat.say("Hi")
+    await chat.shows("Hel")
+    await other.shows("Connection lost")
+    await chat.page.close()
+    await other.shows("Hel", "answering")
+    gate.open()
+    await other.reads("Hello", "Completed")
+    other.forgive("status of 429")
+
+
 # --- What else a job may tell ---
 
 
@@ -293,7 +311,7 @@ async def test_a_failure_is_told_in_plain_words_and_can_be_tried_again(stack: St
     await chat.is_idle()
 
 
-async def test_a_post_without_an_answer_is_tried_again_with_the_same_key(chat: Chat) -> None:
+async def test_a_post_without_an_answer_is_tried_again_with_the_same_key(stack: Stack, chat: Chat) -> None:
     async def lose_the_answer(route: Route) -> None:
         await route.fetch()
         await route.abort()
@@ -308,6 +326,7 @@ async def test_a_post_without_an_answer_is_tried_again_with_the_same_key(chat: C
     first, second = chat.posts
     assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
     assert first.post_data == second.post_data
+    assert len(stack.provider.calls) == 1, "and bills once"
 
 
 async def test_reasoning_is_folded(stack: Stack, chat: Chat) -> None:
