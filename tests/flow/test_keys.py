@@ -1,6 +1,7 @@
 """Keys that a command has made: what they open, what they may do, and that their end is the end."""
 
 import asyncio
+import socket
 import sys
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -168,8 +169,11 @@ async def test_a_reader_that_takes_nothing_is_cut_too(guarded: Stack) -> None:
     bob = guarded.client(key)
     guarded.provider.script("m", *[Text("x" * 60_000) for _ in range(100)], Silence())
     job_id = await bob.submit()
-    port = int(guarded.url.rpartition(":")[2])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+    sock = socket.socket()
+    # Or the kernel takes all of it for the reader.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", int(guarded.url.rpartition(":")[2])))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=1)
     writer.write(f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
     hub = guarded.apis[0].app.state.rejoin.hub
     await eventually(lambda: any(hub._sending), 10)
