@@ -1,11 +1,15 @@
 """Reading a request's body: bounded, JSON, and nothing else."""
 
-from typing import TypeVar
+import asyncio
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from api.problems import Problem, invalid
+
+LONGEST_S: Final = 30.0
+"""How long a body may take: a megabyte at 35 kB/s."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -31,8 +35,13 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     if length.isdigit() and int(length) > max_bytes:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_large
+    except TimeoutError:
+        # Its rest would be taken for the next request's head.
+        raise Problem(408, "body_too_slow", "The body took too long.", {"Connection": "close"}) from None
     return bytes(body)

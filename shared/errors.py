@@ -2,6 +2,7 @@
 
 RejoinError
 ├── Unavailable      Redis cannot be reached in time          503
+│   └── Damaged          what is kept of the job makes no sense
 ├── JobNotFound      no such job, or somebody else's          404
 ├── JobLive          the job has not ended yet                409
 ├── BadCursor        a Last-Event-ID that is not an event id  400
@@ -33,6 +34,10 @@ class JobNotFound(RejoinError):
 
 class JobLive(RejoinError):
     code = "job_live"
+
+
+class Damaged(Unavailable):
+    """Somebody else has written under the job's keys, or Redis has lost a part of it."""
 
 
 class BadCursor(RejoinError):

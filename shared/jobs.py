@@ -1,6 +1,7 @@
 """A job's record and the state changes that clients may cause: create, cancel, delete."""
 
 import asyncio
+import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -24,11 +25,13 @@ from shared.keys import ARQ_JOB, Keys
 from shared.prices import Rates
 from shared.queue import arq_payload
 from shared.quotas import Quota
-from shared.redis import ConnectionError, Multiplexer, Scripts
+from shared.redis import ConnectionError, Multiplexer, RedisError, Scripts, is_damage
 from shared.requests import JobRequest
 from shared.spent import Spent
 from shared.streams import NO_BID, Bid
 from shared.structured import reading
+
+logger = logging.getLogger(__name__)
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 STATUSES: Final[tuple[Status, ...]] = ("queued", "running", "completed", "failed", "cancelled")
@@ -242,18 +245,35 @@ class Jobs:
         hashed = "" if idempotency is None else idempotency.hash
         args: list[Any] = [job_id, arq_payload(job_id), LIVE_TTL_S * 1000, max_queue, keys.prefix, owner, *limits]
         args += [hashed, IDEMPOTENCY_S * 1000, *(stream or NO_BID), *record]
-        reply = await self._scripts.run("create", names, args, again=True)
+        try:
+            reply = await self._scripts.run("create", names, args, again=True)
+        except RedisError as error:
+            if not is_damage(error) or not await self._scripts.run("mend", names, [keys.prefix, job_id]):
+                raise
+            logger.error("what stood under our names in Redis was not ours: it is replaced")
+            reply = await self._scripts.run("create", names, args, again=True)
         return _created(quota, *reply)
 
     async def get(self, job_id: str) -> Job:
         """Return a job's record, or raise JobNotFound."""
         if not _ID.fullmatch(job_id):
             raise JobNotFound
-        raw = await self._redis.read("HMGET", self._keys.job(job_id), *_FIELDS)
-        job = _decode(job_id, raw)
+        job = await self._record(job_id)
         if job is None:
             raise JobNotFound
         return job
+
+    async def _record(self, job_id: str) -> Job | None:
+        """Return a job's record; None when there is none, or none that can be read."""
+        try:
+            return _decode(job_id, await self._redis.read("HMGET", self._keys.job(job_id), *_FIELDS))
+        except (ArithmeticError, TypeError, ValueError) as error:
+            logger.error("the record of job %s is damaged (%s)", job_id, type(error).__name__)
+        except RedisError as error:
+            if not is_damage(error):
+                raise
+            logger.error("the record of job %s is none", job_id)
+        return None
 
     async def cancel(self, job_id: str, retention_s: float) -> CancelOutcome:
         """End a job that waits; ask the worker of one that runs; JobNotFound when there is none."""
@@ -311,12 +331,9 @@ class Jobs:
         """Read the records of some index entries, dropping the entries whose jobs have expired."""
         if not rows:
             return []
-        records = await asyncio.gather(
-            *[self._redis.read("HMGET", self._keys.job(raw_id.decode()), *_FIELDS) for raw_id, _ in rows]
-        )
+        records = await asyncio.gather(*[self._record(raw_id.decode("utf-8", "replace")) for raw_id, _ in rows])
         jobs, expired = [], []
-        for (raw_id, order), raw in zip(rows, records, strict=True):
-            job = _decode(raw_id.decode(), raw)
+        for (raw_id, order), job in zip(rows, records, strict=True):
             if job is None:
                 expired.append(raw_id)
             else:
@@ -365,6 +382,8 @@ def _decode(job_id: str, raw: Sequence[bytes | None]) -> Job | None:
         return None if value is None else load(value)
 
     status: Any = text("status")
+    if status not in STATUSES:
+        raise ValueError("no such status")
     return Job(
         id=job_id,
         owner=text("owner") or "",

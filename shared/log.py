@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from shared.errors import Damaged
 from shared.events import MAX_MERGED_BYTES, START, Answer, Entry, EventId, merge
 from shared.keys import Keys
 from shared.redis import Multiplexer, Scripts
@@ -89,7 +90,11 @@ class Log:
         seconds, microseconds = map(int, await self._redis.read("TIME"))
         latest_ms = seconds * 1000 + microseconds // 1000 - int(age_s * 1000)
         raw = await self._redis.read("ZRANGEBYSCORE", self._keys.ended, "-inf", latest_ms, "LIMIT", 0, limit)
-        return [job_id.decode() for job_id in raw]
+        return [job_id.decode("utf-8", "surrogateescape") for job_id in raw]
+
+    async def leave(self, job_id: str) -> None:
+        """Never compact a log: it holds what is no answer."""
+        await self._redis.call("ZREM", self._keys.ended, job_id.encode("utf-8", "surrogateescape"))
 
     async def compact(self, job_id: str) -> bool:
         """Turn an ended log into one snapshot and its last event; False when there was nothing to do.
@@ -123,8 +128,11 @@ class Log:
 
 def _entries(raw: Iterable[tuple[bytes, tuple[bytes, bytes]]]) -> list[Entry]:
     entries = []
-    for raw_id, fields in raw:
-        attempt, _, seq = raw_id.partition(b"-")
-        event, data = fields
-        entries.append(Entry(EventId(int(attempt), int(seq)), event.decode(), data))
+    try:
+        for raw_id, fields in raw:
+            attempt, _, seq = raw_id.partition(b"-")
+            event, data = fields
+            entries.append(Entry(EventId(int(attempt), int(seq)), event.decode(), data))
+    except ValueError as error:
+        raise Damaged("a log holds what is no event") from error
     return entries

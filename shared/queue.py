@@ -150,7 +150,7 @@ class Queue:
     async def _renew(self, worker: str, lease_s: float, *, new: bool) -> Renewal:
         keys = [self._keys.leases, self._keys.cancels(worker)]
         held, cancels, now_ms = await self._scripts.run("renew", keys, [worker, int(lease_s * 1000), int(new)])
-        return Renewal(held == 1, [job_id.decode() for job_id in cancels], now_ms)
+        return Renewal(held == 1, [job_id.decode("utf-8", "replace") for job_id in cancels], now_ms)
 
     async def claim(
         self, worker: str, at_most: int, lease_s: float, retention_s: float = 3600, *, judge_readers: bool = False
@@ -164,8 +164,15 @@ class Queue:
         times = [int(retention_s * 1000), int(judge_readers)]
         args = [worker, at_most, int(lease_s * 1000), names.prefix, ARQ_JOB, *times, self._limits]
         held, raw_claims, raw_discarded, opens_ms = await self._scripts.run("claim", keys, args)
-        claims = [_claim(worker, *raw) for raw in raw_claims]
-        discarded = [job_id.decode("utf-8", "replace") for job_id in raw_discarded]
+        claims, unreadable = [], []
+        for raw in raw_claims:
+            try:
+                claims.append(_claim(worker, *raw))
+            except (ArithmeticError, AttributeError, TypeError, ValueError):
+                unreadable.append(raw[0])
+        if unreadable:
+            await self.bury(worker, unreadable, retention_s)
+        discarded = [job_id.decode("utf-8", "replace") for job_id in (*raw_discarded, *unreadable)]
         return Claims(held == 1, claims, discarded, None if opens_ms < 0 else opens_ms / 1000)
 
     async def again(
@@ -217,7 +224,10 @@ class Queue:
 
     async def held(self, worker: str) -> set[str]:
         """Return the jobs that the worker holds in Redis' eyes."""
-        return {job_id.decode() for job_id in await self._redis.read("SMEMBERS", self._keys.running(worker))}
+        return {
+            job_id.decode("utf-8", "replace")
+            for job_id in await self._redis.read("SMEMBERS", self._keys.running(worker))
+        }
 
     async def finish(
         self,
@@ -269,6 +279,11 @@ class Queue:
         keys = [self._keys.leases, self._keys.running(worker), self._keys.running(lost)]
         await self._scripts.run("abandon", keys, [self._keys.prefix, worker, lost, *job_ids])
 
+    async def bury(self, worker: str, job_ids: Iterable[str | bytes], retention_s: float) -> None:
+        """End jobs that the worker holds and that nobody can do anything with."""
+        keys = [self._keys.running(worker)]
+        await self._scripts.run("bury", keys, [self._keys.prefix, worker, int(retention_s * 1000), *job_ids])
+
     async def leave(self, worker: str, reason: str) -> None:
         """Give back whatever the worker still holds, then its lease."""
         for job_id in await self.held(worker):
@@ -286,4 +301,4 @@ class Queue:
         keys = [self._keys.leases, self._keys.queue, self._keys.wake]
         args = [self._keys.prefix, max_attempts, int(retention_s * 1000), REAP_AT_ONCE, until_ms]
         worker, requeued, ended, more = await self._scripts.run("reap", keys, args)
-        return Reaped(worker.decode(), requeued, ended, more == 1)
+        return Reaped(worker.decode("utf-8", "replace"), requeued, ended, more == 1)

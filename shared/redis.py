@@ -9,7 +9,7 @@ from typing import Any, Final
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, DataError, NoScriptError, RedisError, TimeoutError
+from redis.exceptions import ConnectionError, DataError, NoScriptError, RedisError, ResponseError, TimeoutError
 
 from shared.link import CONNECT_TIMEOUT_S
 from shared.multiplexer import Multiplexer
@@ -27,17 +27,19 @@ _PRELUDES: Final = {
     "create": ("_now", "_quota", "_streams", "_turns"),
     "claim": (
         *("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end"),
-        *("_presence", "_room", "_turns", "_lines"),
+        *("_presence", "_room", "_turns", "_lines", "_mend"),
     ),
     "append": ("_now", "_log", "_append"),
     "again": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_room"),
     "hang_up": ("_now", "_bucket", "_free", "_settle", "_orphans"),
     "renew": ("_now",),
     "finish": ("_now", "_log", "_bucket", "_free", "_settle", "_append", "_orphans"),
-    "release": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end"),
+    "release": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_turns", "_mend"),
     "abandon": (),
+    "mend": ("_now", "_log", "_bucket", "_free", "_turns", "_mend"),
+    "bury": ("_now", "_log", "_bucket", "_free", "_turns", "_mend"),
     "cancel": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_turns", "_lines"),
-    "reap": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end"),
+    "reap": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_turns", "_mend"),
     "orphans": ("_now",),
     "disown": ("_now", "_orphans"),
     "delete": (),
@@ -51,7 +53,7 @@ _PRELUDES: Final = {
 }
 
 _RUN_WHEN_FULL: Final = (
-    *("abandon", "renew", "hang_up", "finish", "release", "cancel", "reap", "orphans", "disown"),
+    *("abandon", "bury", "mend", "renew", "hang_up", "finish", "release", "cancel", "reap", "orphans", "disown"),
     *("delete", "compact", "attend", "open", "hold", "revoke"),
 )
 """They write little and free much: a full server must cost no lease, no reader its end, and keep no key alive."""
@@ -136,6 +138,23 @@ def is_full(error: Exception) -> bool:
     return isinstance(error, RedisError) and "OOM" in str(error)
 
 
+_OF_THE_SERVER: Final = (
+    *("OOM", "READONLY", "MISCONF", "NOREPLICAS", "NOPERM", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN"),
+    *("NOSCRIPT", "killed", "can't run this command"),
+)
+
+
+def is_damage(error: Exception) -> bool:
+    """Say whether a command failed by what is kept, not by Redis' state: it would fail so for ever.
+
+    A key of the wrong type, or a record that a script can do nothing with.
+    """
+    said = str(error)
+    if not isinstance(error, ResponseError) or any(word in said for word in _OF_THE_SERVER):
+        return False
+    return "WRONGTYPE" in said or "wrong kind of value" in said or "user_script" in said
+
+
 async def info(redis: Multiplexer) -> dict[str, str]:
     """Return what the server says of itself."""
     text: bytes = await redis.read("INFO")
@@ -171,6 +190,8 @@ __all__ = [
     "connect",
     "connect_blocking",
     "info",
+    "is_damage",
+    "is_full",
     "pool_for_arq",
     "problem",
     "source",

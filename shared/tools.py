@@ -1,12 +1,32 @@
 """What a model may call, and what shape its answer is to have: one neutral form for every provider."""
 
+import math
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from shared.messages import Strict
 
 NAME: Final = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+def _portable(schema: dict[str, Any]) -> dict[str, Any]:
+    """Refuse numbers that JSON readers do not agree on: beyond 64 bits, NaN and the infinities."""
+    left: list[Any] = [schema]
+    while left:
+        match left.pop():
+            case dict() as value:
+                left += value.values()
+            case list() as value:
+                left += value
+            case int() as value if not -(2**63) <= value < 2**64:
+                raise ValueError("a number is too large")
+            case float() as value if not math.isfinite(value):
+                raise ValueError("a number is not finite")
+    return schema
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(_portable)]
 
 
 def _unwrapped(key: str) -> BeforeValidator:
@@ -29,7 +49,7 @@ class Function(Strict):
 
     name: Annotated[str, StringConstraints(pattern=NAME)]
     description: str | None = None
-    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    parameters: Schema = Field(default_factory=lambda: {"type": "object", "properties": {}})
     strict: bool | None = None
 
 
@@ -48,7 +68,7 @@ class JsonSchema(Strict):
 
     name: Annotated[str, StringConstraints(pattern=NAME)] = "answer"
     description: str | None = None
-    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+    schema_: Schema = Field(default_factory=dict, alias="schema")
     strict: bool | None = None
 
 

@@ -6,7 +6,7 @@ import random
 from typing import Final
 
 from shared.log import Log
-from shared.redis import REDIS_FAULTS
+from shared.redis import REDIS_FAULTS, DataError, is_damage
 
 logger = logging.getLogger(__name__)
 
@@ -37,5 +37,12 @@ class Compactor:
         """Compact what is due now; return how many logs got smaller."""
         done = 0
         for job_id in await self._log.ended_before(self._age_s, AT_ONCE):
-            done += await self._log.compact(job_id)
+            try:
+                done += await self._log.compact(job_id)
+            except Exception as error:
+                if isinstance(error, REDIS_FAULTS) and not (is_damage(error) or isinstance(error, DataError)):
+                    raise
+                # Nobody's log but this one is to be left as it is.
+                logger.warning("the log of %.64r cannot be compacted (%s)", job_id, type(error).__name__)
+                await self._log.leave(job_id)
         return done

@@ -66,7 +66,12 @@ class Orphans:
             task.cancel()
 
     async def _cancel(self, bookmark: bytes) -> None:
-        provider_name, run_id = whose(bookmark)
+        try:
+            provider_name, run_id = whose(bookmark)
+        except (KeyError, TypeError, ValueError):
+            logger.warning("an orphaned run is none: forgotten")
+            await self._runs.cancelled(bookmark)
+            return
         try:
             provider: Any = self._providers.get(provider_name)
             if isinstance(provider, Background):

@@ -11,13 +11,14 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from shared.clock import mono_s
+from shared.errors import Damaged
 from shared.keys import Keys
 from shared.log import Log
 from shared.orphans import OrphanedRuns
 from shared.presence import Presence
 from shared.prices import Prices
 from shared.queue import Claim, Full, Queue
-from shared.redis import REDIS_FAULTS, DataError, Scripts, connect, info, problem
+from shared.redis import REDIS_FAULTS, DataError, Scripts, connect, info, is_damage, problem
 from shared.requests import JobRequest
 from shared.settings import Settings
 from shared.spent import OPEN, UNASKED
@@ -56,6 +57,7 @@ more, over a new connection."""
 
 RETRY_LONGEST_S: Final = 1.0
 MAX_EARLY_CANCELS: Final = 1_000
+LONGEST_ID: Final = 64
 
 
 UNREADABLE: Final = JobRequest.model_construct(provider="", model="", messages=[])
@@ -162,9 +164,12 @@ class Workshop:
         try:
             await self._pick_up(attempt)
             await self._finish(ours)
-        except Exception:
+        except Exception as error:
             logger.exception("job %s attempt %d could not be settled", claim.job_id, claim.attempt)
-            await self._insist(lambda: self.queue.abandon(claim.worker, [claim.job_id]))
+            if is_damage(error) or isinstance(error, Damaged):
+                await self._insist(lambda: self.queue.bury(claim.worker, [claim.job_id], self.settings.retention_s))
+            else:
+                await self._insist(lambda: self.queue.abandon(claim.worker, [claim.job_id]))
         finally:
             # Who stands there may be a later run of the same job already, claimed by this very worker.
             if self.attempts.get(claim.job_id) in ours:
@@ -339,6 +344,8 @@ class Workshop:
                 # Ours, not Redis': it would be the same for ever.
                 raise
             except REDIS_FAULTS as error:
+                if is_damage(error):
+                    raise
                 logger.warning("waiting for Redis (%s)", type(error).__name__)
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(delay_s * 2, RETRY_LONGEST_S)
@@ -346,7 +353,7 @@ class Workshop:
     def _cancel(self, job_id: str) -> None:
         if (attempt := self.attempts.get(job_id)) is not None:
             attempt.stop(Stop.CANCEL)
-        elif len(self._early_cancels) < MAX_EARLY_CANCELS:
+        elif len(self._early_cancels) < MAX_EARLY_CANCELS and len(job_id) <= LONGEST_ID:
             self._early_cancels.add(job_id)
 
     def _lose_all(self) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from shared.clock import mono_s
 from shared.events import REASONING, TOKEN, TOOL_CALL, EventId, dump, text_data
 from shared.log import Append, Log
-from shared.redis import REDIS_FAULTS, DataError, is_full
+from shared.redis import REDIS_FAULTS, DataError, is_damage, is_full
 from worker.providers.run import Half
 from worker.text import Surrogates
 
@@ -358,11 +358,19 @@ class Writer:
             except DataError:
                 if len(appends) == 1:
                     return [False]
-                # One of them cannot be sent, whatever is tried: the others must not wait for it.
-                return [done for append in appends for done in await self._append([append])]
+                return await self._append_each(appends)
             except REDIS_FAULTS as error:
+                if is_damage(error):
+                    if len(appends) == 1:
+                        logger.error("job %s: its log or record is damaged", appends[0].job_id)
+                        return [False]
+                    return await self._append_each(appends)
                 logger.warning("the events of %d jobs wait for Redis (%s)", len(appends), type(error).__name__)
                 if is_full(error) and mono_s() > patience_s:
                     raise StorageFull from None
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(delay_s * 2, RETRY_LONGEST_S)
+
+    async def _append_each(self, appends: list[Append]) -> list[bool]:
+        """Append one by one: one of them will never go through, and the others must not wait for it."""
+        return [done for append in appends for done in await self._append([append])]

@@ -4,7 +4,8 @@
 local count = 0
 for i = 4, #ARGV do
   local job = ARGV[1] .. ':job:' .. ARGV[i]
-  if redis.call('SREM', KEYS[2], ARGV[i]) == 1 and redis.call('HGET', job, 'worker') == ARGV[2] then
+  -- (What is no record has no holder: a table in place of a name.)
+  if redis.call('SREM', KEYS[2], ARGV[i]) == 1 and redis.pcall('HGET', job, 'worker') == ARGV[2] then
     redis.call('HSET', job, 'worker', ARGV[3])
     redis.call('SADD', KEYS[3], ARGV[i])
     count = count + 1

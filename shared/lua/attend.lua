@@ -4,7 +4,12 @@
 local now = now_ms()
 for i, present in ipairs(KEYS) do
   local ms = tonumber(ARGV[i + 1])
-  redis.call('ZADD', present, now + ms, ARGV[1])
+  local given = redis.pcall('ZADD', present, now + ms, ARGV[1])
+  if type(given) == 'table' then
+    -- No list of ours, under the name of one: the other jobs' words must not be lost by it.
+    redis.call('DEL', present)
+    redis.call('ZADD', present, now + ms, ARGV[1])
+  end
   -- Somebody came: the time that a new job is given for that is over.
   redis.call('ZREM', present, 'submit')
   redis.call('PEXPIRE', present, ms + 86400000)

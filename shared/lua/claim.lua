@@ -21,6 +21,14 @@ local limited = ARGV[8] ~= '' or redis.call('EXISTS', KEYS[5], KEYS[6]) > 0
 -- Where jobs wait: the queue, and the lines that it is time to look at.
 local sources, shut = {{key = KEYS[1]}}, {}
 if limited then
+  clear('zset', KEYS[6])
+  if clear('zset', KEYS[5]) > 0 and redis.call('TYPE', prefix .. ':blocked').ok == 'zset' then
+    -- Whoever put something else in its place: who waits knows where.
+    for _, id in ipairs(redis.call('ZRANGE', prefix .. ':blocked', 0, 9999)) do
+      local line = redis.pcall('HGET', prefix .. ':job:' .. id, 'line')
+      if type(line) == 'string' then redis.call('ZADD', KEYS[5], 0, line) end
+    end
+  end
   redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - RAMP_MS * RAMP_STEPS)
   for _, scope in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now)) do
     sources[#sources + 1] = {key = prefix .. ':line:' .. scope, scope = scope}
@@ -33,7 +41,11 @@ local function next_source()
   for _, source in ipairs(sources) do
     if not source.done and (not source.jobs or (source.at > #source.jobs and #source.jobs == 2 * at_most)) then
       -- Those before it have been taken out of the set.
-      source.jobs, source.at = redis.call('ZRANGE', source.key, 0, at_most - 1, 'WITHSCORES'), 1
+      source.jobs, source.at = redis.pcall('ZRANGE', source.key, 0, at_most - 1, 'WITHSCORES'), 1
+      if source.jobs.err then
+        clear('zset', source.key)
+        source.jobs = {}
+      end
     end
     if not source.done and source.at > #source.jobs then
       source.done = true
@@ -105,9 +117,9 @@ local function open(id, record)
     settle(prefix, id, 'estimate', now)
     record.used = redis.call('HGET', job, 'used')
   end
+  redis.call('SADD', KEYS[4], id)
   redis.call('HSET', job, 'status', 'running', 'worker', worker, 'attempt', attempt, 'base', base, 'started_ms', started)
   redis.call('HDEL', job, 'restart_reason')
-  redis.call('SADD', KEYS[4], id)
   local opened
   if attempt == 1 or goes_on then
     opened = say(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record.target .. '}')
@@ -154,16 +166,16 @@ local function change_turns(source, id, urgent, owner)
   source.jobs[source.at] = urgent
 end
 
-local looked, served = 0, 0
-while #claimed < at_most and looked < at_most + MOVES do
-  local source = next_source()
-  if not source then break end
-  looked = looked + 1
-  local next_id, place = source.jobs[source.at], source.scope or false
+local served = 0
+
+-- Deal with the next turn of a source. Returns whether that is done with; `at(id)` is told whose job it is about.
+local function look(source, next_id, at)
+  local place = source.scope or false
   local id, record = next_id, read(next_id)
   local owner, waits_here = record.owner, record.status == 'queued' and record.line == place
   if waits_here and record.attempt == '0' then
     id = most_urgent(prefix, source.scope or '', owner, record.priority) or id
+    at(id)
     if id ~= next_id then record = read(id) end
   end
   local passed = id == next_id
@@ -194,6 +206,33 @@ while #claimed < at_most and looked < at_most + MOVES do
       passed = true
     end
   end
+  return passed
+end
+
+-- Deal with a job by which a look has failed, so that those behind it have their turns.
+local function put_right(source, id, problem)
+  unless_it_is_the_server(problem)
+  if mend(prefix, id, now) + clear('set', KEYS[4]) == 0 then
+    bury(prefix, id, ARGV[6], now)
+    redis.call('ZREM', source.key, id)
+    discarded[#discarded + 1] = id
+  elseif redis.call('HGET', prefix .. ':job:' .. id, 'status') == 'queued' then
+    -- It may have left its place, and what it failed by is gone: the next claim looks again.
+    unqueue(prefix, id, source.scope)
+    redis.call('HDEL', prefix .. ':job:' .. id, 'line', 'waits_for')
+    redis.call('ZADD', KEYS[1], source.turn, id)
+  end
+end
+
+local looked = 0
+while #claimed < at_most and looked < at_most + MOVES do
+  local source = next_source()
+  if not source then break end
+  looked = looked + 1
+  local next_id = source.jobs[source.at]
+  local id = next_id
+  local done, passed = pcall(look, source, next_id, function(other) id = other end)
+  if not done then put_right(source, id, passed) end
   if passed then source.at = source.at + 2 end
 end
 if served > 0 then serve(prefix, served) end
@@ -203,7 +242,7 @@ local waiting, more = redis.call('ZCARD', KEYS[1]), false
 for _, source in ipairs(sources) do more = more or (source.scope and not source.done) end
 if waiting == 0 and not more then
   redis.call('DEL', KEYS[2])
-elseif redis.call('LLEN', KEYS[2]) == 0 then
+elseif clear('list', KEYS[2]) > 0 or redis.call('LLEN', KEYS[2]) == 0 then
   redis.call('LPUSH', KEYS[2], 1)
 else
   redis.call('LTRIM', KEYS[2], 0, math.max(waiting, 1) - 1)

@@ -12,29 +12,35 @@ if not worker then return {'', 0, 0, 0} end
 redis.call('ZADD', KEYS[1], 0, worker)
 local running, cancels = prefix .. ':running:' .. worker, prefix .. ':cancels:' .. worker
 local requeued, ended = 0, 0
-for _, id in ipairs(redis.call('SRANDMEMBER', running, ARGV[4])) do
+clear('set', running)
+
+-- Requeue a job, or end it. Returns which; that it is nobody's any more is said last, so that a step that fails can be done again.
+local function pass_on(id)
   local job = prefix .. ':job:' .. id
   local record = redis.call('HMGET', job, 'status', 'worker', 'attempt', 'losses', 'turn', 'cancel_ms', 'on_worker_lost')
-  redis.call('SREM', running, id)
-  if record[1] == 'running' and record[2] == worker then
-    local losses = record[4] + 1
-    redis.call('HSET', job, 'losses', losses)
-    redis.call('HDEL', job, 'worker')
-    if record[6] then
-      end_job(prefix, id, 'cancelled', nil, ARGV[3], now)
-      ended = ended + 1
-    elseif record[7] == 'fail' or losses >= max_attempts then
-      local error = '"code":"worker_lost","message":"The worker that ran this job was lost.","retryable":true'
-      end_job(prefix, id, 'failed', error, ARGV[3], now)
-      ended = ended + 1
-    else
-      settle_unless_it_runs(prefix, id, 'estimate', now)
-      redis.call('HSET', job, 'status', 'queued', 'restart_reason', 'worker_lost')
-      redis.call('ZADD', KEYS[2], record[5], id)
-      redis.call('LPUSH', KEYS[3], 1)
-      requeued = requeued + 1
-    end
+  if record[1] ~= 'running' or record[2] ~= worker then return '' end
+  local losses, outcome = record[4] + 1, 'ended'
+  if record[6] then
+    end_job(prefix, id, 'cancelled', nil, ARGV[3], now)
+  elseif record[7] == 'fail' or losses >= max_attempts then
+    local error = '"code":"worker_lost","message":"The worker that ran this job was lost.","retryable":true'
+    end_job(prefix, id, 'failed', error, ARGV[3], now)
+  else
+    settle_unless_it_runs(prefix, id, 'estimate', now)
+    redis.call('ZADD', KEYS[2], record[5], id)
+    redis.call('LPUSH', KEYS[3], 1)
+    redis.call('HSET', job, 'status', 'queued', 'restart_reason', 'worker_lost')
+    outcome = 'requeued'
   end
+  redis.call('HSET', job, 'losses', losses)
+  redis.call('HDEL', job, 'worker')
+  return outcome
+end
+
+for _, id in ipairs(redis.call('SRANDMEMBER', running, ARGV[4])) do
+  redis.call('SREM', running, id)
+  local outcome = insist(prefix, id, ARGV[3], now, function() return pass_on(id) end) or 'ended'
+  if outcome == 'requeued' then requeued = requeued + 1 elseif outcome == 'ended' then ended = ended + 1 end
 end
 if redis.call('EXISTS', running) == 1 then return {worker, requeued, ended, 1} end
 redis.call('ZREM', KEYS[1], worker)

@@ -3,18 +3,21 @@
 -- KEYS: job, queue, wake, the worker's running jobs, the worker's cancels
 -- ARGV: job id, worker, attempt ('' for whichever it holds), reason, key prefix, retention ms, how to settle the call
 -- Returns 1 when it waits again or has ended, 0 when the job is not this worker's any more.
-local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'turn', 'cancel_ms')
-if record[1] ~= 'running' or record[2] ~= ARGV[2] then return 0 end
-if ARGV[3] ~= '' and record[3] ~= ARGV[3] then return 0 end
-redis.call('SREM', KEYS[4], ARGV[1])
-redis.call('SREM', KEYS[5], ARGV[1])
-settle_unless_it_runs(ARGV[5], ARGV[1], ARGV[7], now_ms())
-if record[5] then
-  end_job(ARGV[5], ARGV[1], 'cancelled', nil, ARGV[6], now_ms())
+local now = now_ms()
+return insist(ARGV[5], ARGV[1], ARGV[6], now, function()
+  local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'turn', 'cancel_ms')
+  if record[1] ~= 'running' or record[2] ~= ARGV[2] then return 0 end
+  if ARGV[3] ~= '' and record[3] ~= ARGV[3] then return 0 end
+  redis.call('SREM', KEYS[4], ARGV[1])
+  redis.call('SREM', KEYS[5], ARGV[1])
+  settle_unless_it_runs(ARGV[5], ARGV[1], ARGV[7], now)
+  if record[5] then
+    end_job(ARGV[5], ARGV[1], 'cancelled', nil, ARGV[6], now)
+    return 1
+  end
+  redis.call('ZADD', KEYS[2], record[4], ARGV[1])
+  redis.call('LPUSH', KEYS[3], 1)
+  redis.call('HSET', KEYS[1], 'status', 'queued', 'restart_reason', ARGV[4])
+  redis.call('HDEL', KEYS[1], 'worker')
   return 1
-end
-redis.call('HSET', KEYS[1], 'status', 'queued', 'restart_reason', ARGV[4])
-redis.call('HDEL', KEYS[1], 'worker')
-redis.call('ZADD', KEYS[2], record[4], ARGV[1])
-redis.call('LPUSH', KEYS[3], 1)
-return 1
+end) or 1

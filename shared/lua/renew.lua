@@ -6,4 +6,10 @@ local now = now_ms()
 local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if ARGV[3] ~= '1' and (not lease or tonumber(lease) == 0) then return {0, {}, now} end
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
-return {1, redis.call('SMEMBERS', KEYS[2]), now}
+local cancels = redis.pcall('SMEMBERS', KEYS[2])
+if cancels.err then
+  -- No set of ours: a lease is not to be lost by it.
+  redis.call('DEL', KEYS[2])
+  cancels = {}
+end
+return {1, cancels, now}
