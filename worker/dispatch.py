@@ -46,7 +46,6 @@ class LeaseWorker(Worker):
         self.workshop = workshop
         self._blocking = connect_blocking(workshop.settings.redis_url, longest_wait_s=LOOK_S)
         self._stopping = asyncio.Event()
-        self._slot_freed = asyncio.Event()
         self._waiting: asyncio.Future[Any] | None = None
         self._claim_lost = False
         self._look_s = LOOK_S
@@ -92,8 +91,7 @@ class LeaseWorker(Worker):
 
     async def _poll_iteration(self) -> None:
         """Claim as many jobs as there are free slots."""
-        free = self.max_jobs - len(self.tasks)
-        if free > 0:
+        if free := self._free_slots:
             if self._claim_lost:
                 await self.workshop.release_forgotten()
                 self._claim_lost = False
@@ -114,10 +112,15 @@ class LeaseWorker(Worker):
                 logger.warning("queue entry %.64r is no waiting job: dropped", entry)
         await self.heart_beat()
 
+    @property
+    def _free_slots(self) -> int:
+        return self.workshop.slots.free(len(self.tasks))
+
     async def _until_work(self) -> None:
         """Wait for a job, or for room for one, while a slot is free, else for a slot; a signal ends either."""
-        wait = self._slot_freed.wait() if len(self.tasks) >= self.max_jobs else self._wake_up()
-        self._slot_freed.clear()
+        changed = self.workshop.slots.changed
+        wait = self._wake_up() if self._free_slots else changed.wait()
+        changed.clear()
         self._waiting = waiting = asyncio.ensure_future(wait)
         await asyncio.wait((waiting,), timeout=LOOK_S * 2)
         if self.workshop.broken.is_set():
@@ -139,7 +142,7 @@ class LeaseWorker(Worker):
     def _free(self, job_id: str, task: asyncio.Task[Any]) -> None:
         if self.tasks.get(job_id) is task:
             del self.tasks[job_id]
-        self._slot_freed.set()
+        self.workshop.slots.changed.set()
 
     async def _run(self, attempt: Attempt) -> None:
         job_id = attempt.claim.job_id

@@ -29,7 +29,8 @@ from worker.leases import Lease, Reaper
 from worker.orphans import Orphans
 from worker.providers.base import Provider
 from worker.providers.registry import Providers
-from worker.retries import RUN_LOST, Step, listen_again, next_step, no_room, refusal
+from worker.retries import LOOK_AGAIN_S, RUN_LOST, Step, listen_again, next_step, no_room, refusal
+from worker.slots import KEPT_S, Slots
 from worker.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Workshop:
         self.providers = Providers(settings)
         self._runs = OrphanedRuns(self._leading, leading, self.keys)
         self.orphans = Orphans(self._runs, self.providers, self._subscriber, self.keys)
+        self.slots = Slots(settings.max_jobs)
         self.attempts: dict[str, Attempt] = {}
         self._busy = asyncio.Event()
         """There are attempts, or were a moment ago."""
@@ -219,14 +221,26 @@ class Workshop:
             failed = await self._hang_up(attempt, failed)
             why, begun = failed.failure, attempt.begun and failed.failure.code != RUN_LOST
             step = next_step(request, why, claim.fallback, tries, attempt.left_s, begun=begun)
+        kept_s = KEPT_S
         while step is not None:
-            if (ended := await attempt.pause(step.wait_s)) is not None:
+            kept_s -= step.wait_s
+            pause = attempt.pause(step.wait_s) if kept_s >= 0 else self._rest(attempt, step.wait_s)
+            if (ended := await pause) is not None:
                 return ended
             following = await self._again(attempt, failed, step)
             if not isinstance(following, Full):
                 return following
             step = no_room(request, step, following, attempt.left_s)
         return failed
+
+    async def _rest(self, attempt: Attempt, wait_s: float) -> Outcome | None:
+        """Wait without a slot, then for one; return how the job ends if somebody ends it meanwhile."""
+        with self.slots.rest():
+            ended = await attempt.pause(wait_s)
+            with self.slots.claim():
+                while ended is None and not self.slots.has_one(len(self.attempts)):
+                    ended = await attempt.pause(LOOK_AGAIN_S)
+        return ended
 
     async def _hang_up(self, attempt: Attempt, failed: Failed) -> Failed:
         """Free the room of a failed call; after a 429 nobody asks that model for a while, this worker included."""

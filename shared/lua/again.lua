@@ -28,6 +28,7 @@ elseif tonumber(record[3]) == failed then
       if reason ~= 'rate_limited' then
         -- A word that lapses by itself, should nobody come back.
         local returning = prefix .. ':returning:' .. scope
+        redis.call('ZREMRANGEBYSCORE', returning, '-inf', now)
         redis.call('ZADD', returning, math.max(at, now) + 1000, id)
         redis.call('PEXPIRE', returning, math.max(at - now, 0) + 60000)
       end

@@ -42,7 +42,7 @@ async def a_takeover(stack: Stack) -> Scene:
     _, reader = await scene.running(
         Text("old "), Wait(gate), zombies_words, Silence(), then=[[Text("new "), Wait(gate), Text("answer"), WORDS]]
     )
-    zombie.worker.max_jobs = 0
+    zombie.worker.workshop.slots.most = 0
     lease = zombie.worker.workshop.lease
     lease._renew = _nothing  # type: ignore[method-assign]
     await stack.worker()
@@ -70,12 +70,12 @@ async def a_death(stack: Stack) -> Scene:
     await stack.api()
     local = await stack.worker()
     scene = Scene(stack)
-    lease_s, local.worker.max_jobs = local.worker.workshop.settings.lease_s, 0
+    lease_s, local.worker.workshop.slots.most = local.worker.workshop.settings.lease_s, 0
     await scene.submit(Text("x"))
     queue = local.worker.workshop.queue
     await queue.register("ghost", lease_s)
     await eventually(lambda: _claimed(queue, lease_s))
-    local.worker.max_jobs = 10
+    local.worker.workshop.slots.most = 10
     return scene
 
 

@@ -21,7 +21,7 @@ from shared.requests import JobRequest
 from tests.client import Client, Event, body, text
 from tests.provider import Failure, HttpError, Text, Tokens, Usage, Wait
 from tests.stack import Stack, eventually
-from worker import retries
+from worker import retries, workshop
 
 REFUSED = Refusal(0, 1, 60)
 ROOMY = Quota(posts_per_minute=1_000_000, live_jobs=1_000_000)
@@ -124,6 +124,45 @@ async def second_queued(client: Client, job_id: str) -> Event:
             if event.event == "queued" and "reason" in event.data:
                 return event
     raise AssertionError("never told why")
+
+
+async def test_who_was_refused_keeps_nobody_from_a_slot_and_gets_the_next_one_back(
+    bare: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workshop, "KEPT_S", 0.0)
+    bare.configure(max_jobs=2)
+    client = await started(bare)
+    gate = bare.provider.gate()
+    for _ in range(2):
+        bare.provider.then("m", Failure("rate_limit", retry_after_s=0.3))
+    bare.provider.then("m", Text("At last."))
+    bare.provider.script("other", Text("x"), Wait(gate))
+    refused = [await client.submit() for _ in range(2)]
+    others = [await client.submit("other") for _ in range(3)]
+    slots = bare.workers[0].worker.workshop.slots
+    await eventually(lambda: bare.provider.active == 2 and slots.free(4) == 0)
+    # Both would be asked again, and there is no slot for them; nor for the last of the others, before them.
+    await eventually(lambda: slots._returning == 2)
+    gate.open()
+    histories = await asyncio.gather(*[client.all_events(job_id) for job_id in (*refused, *others)])
+    assert [text(events) for events in histories] == ["At last."] * 2 + ["x"] * 3
+    assert bare.provider.max_concurrent == 2
+    assert [call.model for call in bare.provider.calls][:5] == ["m", "m", "other", "other", "m"]
+    await eventually(lambda: slots.free(len(bare.workers[0].worker.tasks)) == 2)
+    assert (slots._resting, slots._returning) == (0, 0)
+
+
+async def test_words_of_jobs_that_did_not_come_back_do_not_add_up(bare: Stack) -> None:
+    desk = Desk(bare, openai={"concurrent": 1})
+    returning = bare.keys.returning("openai")
+    await bare.redis.zadd(returning, {f"gone-{number}": number + 1 for number in range(5)})
+    await desk.create()
+    await desk.create()
+    (first,) = await desk.claim()
+    await desk.fail(first)
+    await desk.claim()
+    assert isinstance(await desk.queue.again(first, "provider_error", "openai", "m", 0), Full)
+    assert await bare.redis.zrange(returning, 0, -1) == [first.job_id.encode()]
 
 
 async def test_who_goes_elsewhere_is_not_held_up(bare: Stack) -> None:

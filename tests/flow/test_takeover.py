@@ -273,4 +273,4 @@ async def _claim(queue: Queue, worker: str, lease_s: float) -> list[Claim]:
 async def _stop_dispatch(stack: Stack) -> None:
     """Let the worker reap and claim nothing, so that the test's ghosts get the jobs."""
     for local in stack.workers:
-        local.worker.max_jobs = 0
+        local.worker.workshop.slots.most = 0
