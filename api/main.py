@@ -18,6 +18,7 @@ from shared.garbage import spare_the_start
 from shared.prices import Prices
 from shared.redis import REDIS_FAULTS, Scripts
 from shared.requests import JobRequest
+from shared.secrecy import is_doubtful
 from shared.settings import Settings, load_settings
 
 logger = logging.getLogger("uvicorn.error")
@@ -42,7 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
     prices = Prices.read(settings.prices)
     if settings.auth == "off":
         logger.warning("REJOIN_AUTH=off: everybody on this machine may do everything; nobody else is answered")
-    elif not settings.api_keys:
+    elif any(is_doubtful(secret.get_secret_value()) for secret in settings.secret):
+        logger.warning("REJOIN_SECRET can be guessed: whoever does reads any job's events")
+    if settings.auth != "off" and not settings.api_keys:
         logger.info("REJOIN_API_KEYS is empty: only keys that `python -m api.keys create` has made are let in")
 
     @asynccontextmanager
