@@ -27,11 +27,6 @@ async def guarded(bare: Stack) -> Stack:
     return bare
 
 
-@pytest.fixture
-async def alice(guarded: Stack) -> Client:
-    return guarded.client(await keys.new_key(guarded, "alice"))
-
-
 async def works(stack: Stack, client: Client) -> None:
     stack.provider.script("fine", Text("fine"))
     events = await asyncio.wait_for(client.all_events(await client.submit("fine")), 10)

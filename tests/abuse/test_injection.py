@@ -22,11 +22,6 @@ async def guarded(bare: Stack) -> Stack:
     return bare
 
 
-@pytest.fixture
-async def alice(guarded: Stack) -> Client:
-    return guarded.client(await keys.new_key(guarded, "alice"))
-
-
 async def test_a_forged_frame_in_any_free_text_stays_text(guarded: Stack, alice: Client) -> None:
     """CWE-93: prompt, system, stop, tools and their results, and the answer itself; in SSE, NDJSON and by long-poll."""
     guarded.provider.script("m", Text(FORGED[:9]), Text(FORGED[9:]))

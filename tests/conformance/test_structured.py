@@ -4,20 +4,12 @@ from typing import Any
 
 import pytest
 
+from tests.city import ASKED, CITY, OBJECT, SCHEMA
 from tests.conformance.bench import Answer, Bench
 from tests.provider import Finish, Text, Tokens, ToolCall, Wait
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CITY: dict[str, Any] = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "people": {"type": "integer"}},
-    "required": ["city", "people"],
-    "additionalProperties": False,
-}
-SCHEMA: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}}
-OBJECT: dict[str, Any] = {"type": "json_object"}
-ASKED: list[dict[str, Any]] = [{"role": "user", "content": "A city as JSON"}]
 PIECES = ('{"city": "Pa', 'ris", "peo', 'ple": 2100000}')
 
 

@@ -4,20 +4,12 @@ from typing import Any
 
 import pytest
 
+from tests.city import ASKED, OBJECT, SCHEMA
 from tests.client import Client, text
 from tests.provider import Text, Wait
 from tests.stack import Stack
 
-CITY: dict[str, Any] = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "people": {"type": "integer"}},
-    "required": ["city", "people"],
-    "additionalProperties": False,
-}
-SCHEMA: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}}
-OBJECT: dict[str, Any] = {"type": "json_object"}
 PARIS = '{"city": "Paris", "people": 2100000}'
-ASKED: list[dict[str, Any]] = [{"role": "user", "content": "A city as JSON"}]
 
 
 async def test_text_is_never_parsed(stack: Stack, client: Client) -> None:
