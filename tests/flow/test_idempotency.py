@@ -205,5 +205,6 @@ async def test_a_client_that_was_cut_off_in_mid_post_finds_its_job(stack: Stack,
     again = await post(client, "k", api=1)
     assert again.json()["id"] == job_id
     assert await jobs_of(client) == [job_id]
+    await client.until(job_id, "token")
     await client.cancel(job_id)
     assert len(stack.provider.calls) == 1
