@@ -191,7 +191,8 @@ def explain(error: BaseException) -> Failure:
 
 def is_stale_connection(error: BaseException) -> bool:
     """Say whether a kept-alive connection was closed at the moment of its reuse: repeating the call is safe."""
-    return isinstance(error.__cause__, StaleConnection)
+    # (An SDK wraps it, where it has made the call.)
+    return isinstance(error, StaleConnection) or isinstance(error.__cause__, StaleConnection)
 
 
 def _is_connect(error: BaseException | None) -> bool:

@@ -85,19 +85,27 @@ async def speaking_to(name: str, url: str) -> AsyncIterator[Provider]:
 
 
 async def failing(scripted: ScriptedProvider, name: str, *script: Step) -> failures.Failure:
-    """Let a provider fail as scripted; return what we make of it."""
+    """Let a provider fail as scripted, in a call that its SDK makes and in one that is made like it (`Calls`).
+
+    Return what we make of it: the same of both.
+    """
     scripted.script("m", *script)
+    scripted.script("sound", Text("an answer"))
     url = scripted.openai_url if name == "openai" else scripted.anthropic_url
+    whys = []
     async with speaking_to(name, url) as provider:
-        try:
-            await provider.generate(JobRequest.model_validate(body(provider=name)), Ear())
-        except Exception as error:
-            why = explain(error)
-        else:
-            raise AssertionError("it did not fail")
-    assert len(scripted.calls) == 1, "one failing attempt is one request"
-    assert (why.message, "canary" in str(why)) == (CODES[why.code][1], False)
-    return why
+        for model in ("m", "sound", "sound", "m"):
+            asked = len(scripted.calls)
+            try:
+                await provider.generate(JobRequest.model_validate(body(provider=name, model=model)), Ear())
+            except Exception as error:
+                whys.append(explain(error))
+            assert len(scripted.calls) - asked == 1, "one failing attempt is one request"
+    first, later = whys
+    for why in whys:
+        assert (why.message, "canary" in str(why)) == (CODES[why.code][1], False)
+    assert (first.code, first.retryable) == (later.code, later.retryable)
+    return later
 
 
 def said(status: int, answer: object, **headers: str) -> HttpError:

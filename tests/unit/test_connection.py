@@ -22,6 +22,7 @@ from shared.prices import Usage
 from tests.stack import eventually
 from tests.valkey import free_port
 from worker.providers import dial, http, transport
+from worker.providers.calls import Calls
 from worker.providers.connection import MAX_EARLY_BYTES, MAX_HEAD_BYTES, Answer, Connection, StaleConnection
 from worker.providers.sse import ServerSentEvent
 from worker.providers.transport import ANSWER, Transport
@@ -636,8 +637,8 @@ class Stream:
 
     def __init__(self, web: httpx2.AsyncClient, server: Server) -> None:
         self.sink, self.events = Sink(), list[bytes]()
-        client = Poster(web, server.url)
-        self.done = asyncio.create_task(http.stream(client, "v1/x", {"a": 1}, self.sink, self.take))
+        calls = Calls(Poster(web, server.url), httpx2.AsyncBaseTransport())
+        self.done = asyncio.create_task(http.stream(calls, "v1/x", {"a": 1}, self.sink, self.take))
 
     def take(self, event: ServerSentEvent) -> bool:
         self.events.append(event.data)

@@ -13,6 +13,7 @@ from shared.settings import ProviderConfig
 from worker.providers import http
 from worker.providers.anthropic_request import body
 from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, word
+from worker.providers.calls import Calls
 from worker.providers.sse import ServerSentEvent
 
 REASONS: Final = {
@@ -40,10 +41,11 @@ class AnthropicProvider:
             timeout=None,
             http_client=http.client(transport),
         )
+        self._calls = Calls(self._client, transport)
 
     async def generate(self, request: JobRequest, sink: Sink) -> Finish:
         answer = _Answer(sink, as_text=json_way(request) == "tool")
-        await http.stream(self._client, "/v1/messages", body(request), sink, answer.take)
+        await http.stream(self._calls, "/v1/messages", body(request), sink, answer.take)
         return answer.finish()
 
     async def close(self) -> None:

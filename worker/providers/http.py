@@ -9,6 +9,7 @@ import httpx2
 
 from shared.events import dump, load
 from worker.providers.base import NotAStream, Room, StreamError
+from worker.providers.calls import HEADERS, UNREAD, Calls
 from worker.providers.connection import Answer
 from worker.providers.sse import ServerSentEvent, SseDecoder
 from worker.providers.transport import ANSWER
@@ -19,11 +20,6 @@ DRAIN_S: Final = 0.1
 DOCUMENTS: Final = ("application/json", "text/html")
 """What proxies and servers that do not stream answer 200 with. Other types, and none, are taken for a stream."""
 
-_HEADERS: Final = {"Content-Type": "application/json", "X-Stainless-Raw-Response": "stream"}
-"""The second is the SDKs' word for: give the response back unread."""
-
-_UNREAD: Final[Mapping[str, Any]] = {"cast_to": httpx2.Response, "options": {"headers": _HEADERS}}
-
 
 def client(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncClient:
     """Return the HTTP client of one SDK, over the connections that all of them share."""
@@ -31,13 +27,13 @@ def client(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=transport, timeout=None, follow_redirects=False, headers=headers)
 
 
-async def stream(client: Any, path: str, body: object, sink: Room, take: Callable[[ServerSentEvent], bool]) -> None:
-    """Make one call with an SDK's client and hand its events to `take`; the connection is free or closed behind it.
+async def stream(calls: Calls, path: str, body: object, sink: Room, take: Callable[[ServerSentEvent], bool]) -> None:
+    """Make one call and hand its events to `take`; the connection is free or closed behind it.
 
-    The SDK's `post` adds the address, keys and headers, and turns a status into its own error. The body is ours, and
-    is plain JSON: what the SDK's typed methods do to it costs a third of the call.
+    The SDK adds the address, keys and headers, and turns a status into its own error. The body is ours, and is plain
+    JSON: what the SDK's typed methods do to it costs a third of the call.
     """
-    await _hear(await client.post(path, content=dump(body), **_UNREAD), sink, take)
+    await _hear(await calls.post(path, dump(body)), sink, take)
 
 
 async def _hear(response: httpx2.Response, sink: Room, take: Callable[[ServerSentEvent], bool]) -> None:
@@ -64,13 +60,13 @@ async def follow(
     client: Any, path: str, query: Mapping[str, object], sink: Room, take: Callable[[ServerSentEvent], bool]
 ) -> None:
     """As `stream`, for events that are there to be had: by GET."""
-    options = {"headers": _HEADERS, "params": query}
+    options = {"headers": HEADERS, "params": query}
     await _hear(await client.get(path, cast_to=httpx2.Response, options=options), sink, take)
 
 
 async def read(client: Any, path: str) -> Any:
     """Return the JSON behind a path."""
-    response: httpx2.Response = await client.get(path, **_UNREAD)
+    response: httpx2.Response = await client.get(path, **UNREAD)
     try:
         return load(await response.aread())
     finally:
@@ -79,7 +75,7 @@ async def read(client: Any, path: str) -> Any:
 
 async def tell(client: Any, path: str) -> None:
     """POST nothing to a path, and take what is answered for done."""
-    response: httpx2.Response = await client.post(path, **_UNREAD)
+    response: httpx2.Response = await client.post(path, **UNREAD)
     await response.aclose()
 
 

@@ -11,6 +11,7 @@ from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
 from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, word
+from worker.providers.calls import Calls
 from worker.providers.openai_request import body
 from worker.providers.sse import ServerSentEvent
 
@@ -35,11 +36,12 @@ class OpenAIProvider:
             timeout=None,
             http_client=http.client(transport),
         )
+        self._calls = Calls(self._client, transport)
 
     async def generate(self, request: JobRequest, sink: Sink) -> Finish:
         answer = _Answer(sink)
         await http.stream(
-            self._client,
+            self._calls,
             "/chat/completions",
             body(request, limit=self._limit, continues=bool(self._continues)),
             sink,

@@ -14,6 +14,7 @@ from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
 from worker.providers.base import Finish, NotAStream, NotConfigured, RunLost, Sink, StreamError, Truncated, word
+from worker.providers.calls import Calls
 from worker.providers.responses_request import body
 from worker.providers.run import Run
 from worker.providers.sse import ServerSentEvent
@@ -50,6 +51,7 @@ class ResponsesProvider:
             timeout=None,
             http_client=http.client(transport),
         )
+        self._calls = Calls(self._client, transport)
         self._unnamed: set[asyncio.Task[None]] = set()
         """Calls that nobody waits for any more, until their runs have names and are cancelled."""
 
@@ -57,7 +59,7 @@ class ResponsesProvider:
         if sink.run is not None:
             return await self._go_on(sink.run, sink)
         listener = _Listener(sink)
-        call = asyncio.create_task(http.stream(self._client, "/responses", body(request), sink, listener.take))
+        call = asyncio.create_task(http.stream(self._calls, "/responses", body(request), sink, listener.take))
         try:
             await asyncio.shield(call)
         except asyncio.CancelledError:
