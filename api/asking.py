@@ -1,23 +1,43 @@
 """Who asks, as a route's parameter: FastAPI settles it before it looks at anything else of the request."""
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request
+from fastapi import Request, Security
+from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
+from fastapi.security.base import SecurityBase
 
 from api.access import Caller
 from api.state import state
 
 
-async def _caller(request: Request) -> Caller:
-    return await state(request).access.caller(request)
+class _ByKey(SecurityBase):
+    """FastAPI writes into the document what is a scheme of its own kind; asking is ours."""
+
+    scheme_name = "key"
+    model = HTTPBearer(description="An API key: `Authorization: Bearer <key>`. None is needed with `REJOIN_AUTH=off`.")
+
+    async def __call__(self, request: Request) -> Caller:
+        return await state(request).access.caller(request)
 
 
-async def _reader(request: Request) -> Caller:
-    return await state(request).access.reader(request, request.path_params["job_id"])
+class _ByTicket(SecurityBase):
+    scheme_name = "ticket"
+    # (Its location goes by its alias, which mypy's plugin does not see.)
+    model = APIKey(
+        **{"in": APIKeyIn.query},
+        name="ticket",
+        description="As in a job's `events_url`: for this one job's events, for ten minutes.",
+    )
+
+    async def __call__(self, request: Request) -> Caller:
+        return await state(request).access.reader(request, request.path_params["job_id"])
 
 
-Asking = Annotated[Caller, Depends(_caller)]
+Asking = Annotated[Caller, Security(_ByKey())]
 """By key. Whoever has none gets 401, whatever else is wrong."""
 
-Reading = Annotated[Caller, Depends(_reader)]
+Reading = Annotated[Caller, Security(_ByTicket())]
 """By key, or by a ticket for the job in the path."""
+
+BY_KEY_TOO: Final[dict[str, Any]] = {"security": [{"key": []}]}
+"""What the document has to be told of a route that is `Reading`."""

@@ -4,20 +4,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 
-from api import access_log, problems
+from api import access_log, document, problems
 from api.connection import note_connection
 from api.routes import events, health, jobs, models, page, usage
 from api.state import State
 from shared.garbage import spare_the_start
 from shared.prices import Prices
 from shared.redis import REDIS_FAULTS, Scripts
-from shared.requests import JobRequest
 from shared.secrecy import is_doubtful
 from shared.settings import Settings, load_settings
 
@@ -85,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (jobs, events, usage, models, health, page):
         app.include_router(module.router)
     page.mount_files(app)
-    _describe_bodies(app)
+    document.install(app)
     return app
 
 
@@ -96,20 +94,6 @@ async def _load(scripts: Scripts) -> None:
             await scripts.load()
             return
         await asyncio.sleep(LOAD_AGAIN_S)
-
-
-def _describe_bodies(app: FastAPI) -> None:
-    """Put the models of hand-read bodies into the OpenAPI document."""
-    original = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = app.openapi_schema or original()
-        if "JobRequest" not in document.setdefault("components", {}).setdefault("schemas", {}):
-            schema = JobRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-            document["components"]["schemas"] |= {**schema.pop("$defs", {}), "JobRequest": schema}
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -44,7 +44,12 @@ class ImageUrl(Strict):
 
 class ImagePart(Strict):
     type: Literal["image_url"]
-    image_url: Annotated[ImageUrl, BeforeValidator(lambda value: {"url": value} if isinstance(value, str) else value)]
+    image_url: Annotated[
+        ImageUrl,
+        BeforeValidator(
+            lambda value: {"url": value} if isinstance(value, str) else value, json_schema_input_type=ImageUrl | str
+        ),
+    ]
 
     def data(self) -> tuple[str, str] | None:
         """Return media type and base64 of an image that came along; None for one that the provider fetches."""
@@ -71,7 +76,27 @@ class FlatCall(Strict):
     arguments: str
 
 
-ToolCall = Annotated[FlatCall, BeforeValidator(_flat_call)]
+class GivenCall(FlatCall):
+    """One as it stands in a job."""
+
+    index: int | None = None
+
+
+class CalledFunction(Strict):
+    name: str
+    arguments: str
+
+
+class NestedCall(Strict):
+    """The same as OpenAI has it. (For the document: it is read as a flat one.)"""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+    index: int | None = None
+
+
+ToolCall = Annotated[FlatCall, BeforeValidator(_flat_call, json_schema_input_type=GivenCall | NestedCall)]
 
 
 class Block(Strict):

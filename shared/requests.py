@@ -23,6 +23,7 @@ def _printable(value: str) -> str:
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 
 
 class Reasoning(Strict):
@@ -47,9 +48,12 @@ class JobRequest(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stop: Annotated[
-        list[Annotated[str, StringConstraints(min_length=1, max_length=1_000)]],
+        list[Stop],
         Field(max_length=16),
-        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        BeforeValidator(
+            lambda value: [value] if isinstance(value, str) else value,
+            json_schema_input_type=Stop | Annotated[list[Stop], Field(max_length=16)],
+        ),
     ] = []
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] = []

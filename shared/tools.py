@@ -29,8 +29,8 @@ def _portable(schema: dict[str, Any]) -> dict[str, Any]:
 Schema = Annotated[dict[str, Any], AfterValidator(_portable)]
 
 
-def _unwrapped(key: str) -> BeforeValidator:
-    """Take `{"type": …, key: {…}}`, OpenAI's nesting, for what is in it."""
+def _unwrapped(key: str, shown: Any) -> BeforeValidator:
+    """Take `{"type": …, key: {…}}`, OpenAI's nesting, for what is in it; `shown` is what is taken, for documents."""
 
     def unwrap(value: Any) -> Any:
         if isinstance(value, dict):
@@ -41,7 +41,7 @@ def _unwrapped(key: str) -> BeforeValidator:
             return outer if value.get("type") == "function" else value
         return value
 
-    return BeforeValidator(unwrap)
+    return BeforeValidator(unwrap, json_schema_input_type=shown)
 
 
 class Function(Strict):
@@ -59,8 +59,30 @@ class Named(Strict):
     name: Annotated[str, StringConstraints(pattern=NAME)]
 
 
-Tool = Annotated[Function, _unwrapped("function")]
-ToolChoice = Literal["auto", "none", "required"] | Annotated[Named, _unwrapped("function")]
+class NestedFunction(Strict):
+    """The same as OpenAI's chat has it. (For the document: it is read as a flat one.)"""
+
+    type: Literal["function"]
+    function: Function
+
+
+class FlatFunction(Function):
+    """The same as OpenAI's Responses have it."""
+
+    type: Literal["function"] = "function"
+
+
+class NestedName(Strict):
+    type: Literal["function"]
+    function: Named
+
+
+class FlatName(Named):
+    type: Literal["function"] = "function"
+
+
+Tool = Annotated[Function, _unwrapped("function", NestedFunction | FlatFunction)]
+ToolChoice = Literal["auto", "none", "required"] | Annotated[Named, _unwrapped("function", NestedName | FlatName)]
 
 
 class JsonSchema(Strict):

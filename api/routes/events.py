@@ -8,8 +8,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.access import Caller
-from api.asking import Reading
+from api.answers import Polled
+from api.asking import BY_KEY_TOO, Reading
 from api.deadline import deadline
+from api.document import LAST_EVENT_ID, STREAMED, problems
 from api.negotiation import JSON, NDJSON, SSE, accepted
 from api.relay import LogGone
 from api.routes.jobs import JobId
@@ -26,14 +28,21 @@ LONGEST_WAIT_S: Final = 30
 DEFAULT_WAIT_S: Final = 10.0
 
 
-@router.get("/v1/jobs/{job_id}/events")
+@router.get(
+    "/v1/jobs/{job_id}/events",
+    responses={
+        200: {"model": Polled, "content": STREAMED},
+        204: {"description": "There is nothing behind this id."},
+        **problems(400, 401, 404, 406, 422, 429, 503),
+    },
+    openapi_extra={"parameters": [LAST_EVENT_ID], **BY_KEY_TOO},
+)
 async def events(
     request: Request,
     caller: Reading,
     job_id: JobId,
-    last_event_id: Annotated[str | None, Query(max_length=64)] = None,
+    last_event_id: Annotated[str | None, Query(description="For who can send no header.")] = None,
     wait_s: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = DEFAULT_WAIT_S,
-    ticket: Annotated[str | None, Query(max_length=256)] = None,
 ) -> Response:
     """Relay the job's events, all of them or those behind `Last-Event-ID`."""
     here = state(request)
@@ -54,8 +63,8 @@ async def events(
 
 
 def _cursor(header: str | None, query: str | None) -> EventId:
-    """Return where the reader is: the header's word counts, then the query's; nothing is the start."""
-    text = header if header is not None else query
+    """Return where the reader is: the header's word counts, then the query's; none, or an empty one, is the start."""
+    text = header or query
     return EventId.parse(text) if text else START
 
 

@@ -3,7 +3,9 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.answers import Probe
 from api.deadline import deadline
+from api.document import problems
 from api.problems import Problem
 from api.routes.jobs import json_response
 from api.state import state
@@ -13,13 +15,13 @@ from shared.redis import REDIS_FAULTS, problem
 router = APIRouter()
 
 
-@router.get("/livez")
+@router.get("/livez", responses={200: {"model": Probe}})
 async def livez() -> Response:
     """Say that the event loop turns. Redis' absence is no reason to restart an API process."""
     return json_response({"status": "ok"})
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={200: {"model": Probe}, **problems(503)})
 async def readyz(request: Request) -> Response:
     """Say whether this process can serve: Redis answers and will not drop jobs."""
     try:

@@ -8,9 +8,11 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.access import Caller
+from api.answers import CancelledJob, JobPage, JobShown, Submitted
 from api.asking import Asking
 from api.body import read_json
 from api.deadline import deadline
+from api.document import JOB_HEADERS, STREAMED, problems
 from api.idempotency import PARAMETER, idempotency
 from api.limits import limit_headers
 from api.negotiation import JSON, NDJSON, SSE, accepted
@@ -30,7 +32,7 @@ from shared.structured import is_usable
 
 router = APIRouter()
 
-JobId = Annotated[str, Path(description="As in the answer to `POST /v1/jobs`.")]
+JobId = Annotated[str, Path(description="As in the answer to `POST /v1/jobs`: `job_` and 32 hexadecimal digits.")]
 
 CONFIRM_S: Final = 2.0
 """How long a cancel waits for the worker's word."""
@@ -46,7 +48,17 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
     return Response(dump(value), status, {"Cache-Control": "no-store", **(headers or {})}, JSON)
 
 
-@router.post("/v1/jobs", status_code=202, openapi_extra=_BODY)
+@router.post(
+    "/v1/jobs",
+    status_code=202,
+    response_description="The job and its queue entry exist.",
+    openapi_extra=_BODY,
+    responses={
+        200: {"description": "The job's events, at once.", "content": STREAMED, "headers": JOB_HEADERS},
+        202: {"model": Submitted, "headers": JOB_HEADERS},
+        **problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 503),
+    },
+)
 async def submit(request: Request, caller: Asking) -> Response:
     """Accept a generation. The job and its queue entry exist when this answers."""
     here = state(request)
@@ -130,7 +142,7 @@ def _provider_of(job: JobRequest, caller: Caller, here: State) -> ProviderConfig
     return config
 
 
-@router.get("/v1/jobs")
+@router.get("/v1/jobs", responses={200: {"model": JobPage}, **problems(401, 406, 422, 503)})
 async def list_jobs(
     request: Request,
     caller: Asking,
@@ -153,7 +165,7 @@ async def list_jobs(
     )
 
 
-@router.get("/v1/jobs/{job_id}")
+@router.get("/v1/jobs/{job_id}", responses={200: {"model": JobShown}, **problems(401, 404, 406, 503)})
 async def read(request: Request, caller: Asking, job_id: JobId) -> Response:
     """Return the job, with what has been written so far."""
     here = state(request)
@@ -163,7 +175,7 @@ async def read(request: Request, caller: Asking, job_id: JobId) -> Response:
         return json_response(await _whole(here, caller, job))
 
 
-@router.delete("/v1/jobs/{job_id}", status_code=204)
+@router.delete("/v1/jobs/{job_id}", status_code=204, responses=problems(401, 404, 409, 503))
 async def delete(request: Request, caller: Asking, job_id: JobId) -> Response:
     """Forget a finished job and its log at once."""
     here = state(request)
@@ -173,7 +185,14 @@ async def delete(request: Request, caller: Asking, job_id: JobId) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/v1/jobs/{job_id}/cancel")
+@router.post(
+    "/v1/jobs/{job_id}/cancel",
+    responses={
+        200: {"model": CancelledJob},
+        202: {"model": CancelledJob, "description": "The worker has not confirmed yet."},
+        **problems(401, 404, 503),
+    },
+)
 async def cancel(request: Request, caller: Asking, job_id: JobId) -> Response:
     """Stop the job and the provider's call. Idempotent; 202 when the worker has not confirmed in time."""
     here = state(request)

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.answers import ModelPage
 from api.asking import Asking
+from api.document import problems
 from api.routes.jobs import json_response
 from api.state import state
 from shared.prices import Prices
@@ -14,7 +16,7 @@ from shared.settings import ProviderConfig
 router = APIRouter()
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses={200: {"model": ModelPage}, **problems(401, 503)})
 async def models(request: Request, caller: Asking) -> Response:
     """List `provider/model` for every provider that is set up, `demo` first, as far as the caller may ask for it."""
     here = state(request)

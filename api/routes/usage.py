@@ -10,8 +10,10 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from api.answers import UsageTable
 from api.asking import Asking
 from api.deadline import deadline
+from api.document import problems
 from api.negotiation import JSON, accepted
 from api.problems import refused
 from api.routes.jobs import json_response
@@ -35,7 +37,7 @@ GROUPS: Final[dict[str, Callable[[Row], str | None]]] = {
 """`owner` is always the caller."""
 
 
-@router.get("/v1/usage")
+@router.get("/v1/usage", responses={200: {"model": UsageTable}, **problems(401, 406, 422, 503)})
 async def usage(
     request: Request,
     caller: Asking,

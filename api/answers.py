@@ -1,0 +1,172 @@
+"""What the routes answer with, as models for the OpenAPI document. (Answers themselves are put together by hand.)"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.jobs import CancelOutcome, Status
+
+JOB_ID: Final = "^job_[0-9a-f]{32}$"
+EVENT_ID: Final = "^(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})$"
+
+JobIdText = Annotated[str, Field(pattern=JOB_ID)]
+EventIdText = Annotated[str, Field(pattern=EVENT_ID)]
+Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+EventName = Literal[
+    "queued", "started", "token", "reasoning", "tool_call", "restarted", "snapshot", "completed", "failed", "cancelled"
+]
+
+
+class Shown(BaseModel):
+    """Says all that there is: a field more in an answer is a mistake, here or there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class FieldError(Shown):
+    field: str
+    message: str
+
+
+class ProblemBody(Shown):
+    """RFC 9457. `code` is stable; `errors` is there where fields are wrong."""
+
+    type: Annotated[str, Field(pattern="^urn:rejoin:problem:[a-z_]+$")]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    code: Annotated[str, Field(pattern="^[a-z_]+$")]
+    errors: list[FieldError] = []
+
+
+class Submitted(Shown):
+    id: JobIdText
+    status: Literal["queued"]
+    url: str
+    events_url: str
+    cancel_url: str
+    created_at: Moment
+
+
+class UsageShown(Shown):
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int = 0
+    """Where the provider tells of some."""
+    estimated: bool
+
+
+class JobError(Shown):
+    code: str
+    message: str
+    retryable: bool
+
+
+class ListedJob(Shown):
+    """A job without its text."""
+
+    id: JobIdText
+    status: Status
+    provider: str
+    model: str
+    finish_reason: str | None
+    usage: UsageShown | None
+    cost_usd: float | None
+    attempts: int
+    error: JobError | None
+    created_at: Moment
+    started_at: Moment | None
+    first_token_at: Moment | None
+    finished_at: Moment | None
+    metadata: dict[str, str]
+    events_url: str
+
+
+class CalledTool(Shown):
+    index: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+class JobShown(ListedJob):
+    """A job, with what has been written so far."""
+
+    text: str
+    reasoning: str
+    tool_calls: list[CalledTool]
+    reasoning_blocks: list[dict[str, Any]]
+    parsed: Any
+
+
+class CancelledJob(JobShown):
+    outcome: CancelOutcome
+
+
+class JobPage(Shown):
+    object: Literal["list"]
+    data: list[ListedJob]
+    has_more: bool
+    next_cursor: str | None
+
+
+class EventShown(Shown):
+    id: EventIdText
+    event: EventName
+    data: dict[str, Any]
+
+
+class Polled(Shown):
+    """The answer to a long-poll."""
+
+    events: list[EventShown]
+    last_event_id: EventIdText | None
+    closed: bool
+
+
+class UsageSum(Shown):
+    jobs: int
+    requests: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    estimated_requests: int
+    unpriced_requests: int
+    cost_usd: float | None
+    cost_usd_exact: str | None
+
+
+class UsageRow(UsageSum):
+    """One group; it has those of the four that were asked for."""
+
+    day: str = ""
+    model: str = ""
+    owner: str = ""
+    key: str | None = None
+
+
+class UsageTable(Shown):
+    object: Literal["list"]
+    since: Annotated[str, Field(alias="from")]
+    to: str
+    group_by: list[Literal["day", "model", "owner", "key"]]
+    data: list[UsageRow]
+    total: UsageSum
+
+
+class ModelShown(Shown):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelPage(Shown):
+    object: Literal["list"]
+    data: list[ModelShown]
+
+
+class Probe(Shown):
+    status: Literal["ok", "ready"]
