@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import secrets
 import sys
 from collections.abc import Mapping
@@ -139,10 +140,18 @@ def _check_redis_url(value: str) -> str:
     return value
 
 
+_ORIGIN = re.compile(r"(https?)://([a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
+
+
 def _check_origin(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc or value != f"{parts.scheme}://{parts.netloc}":
-        raise ValueError("expected exact origins such as https://app.example.com")
+    """Refuse what no browser writes: it would never be equal to an `Origin`."""
+    parts = _ORIGIN.fullmatch(value)
+    usual = None if parts is None else {"http": "80", "https": "443"}[parts[1]]
+    if parts is None or parts[3] == usual or int(parts[3] or 0) > 65_535:
+        raise ValueError(
+            "expected exact origins as browsers write them, such as https://app.example.com: in lower case, without "
+            "the usual port, a path, a user or a *"
+        )
     return value
 
 

@@ -87,6 +87,24 @@ def test_a_wrong_setting_ends_the_process_with_one_line_that_names_it(
     assert "canary" not in line, "a value may be a secret"
 
 
+@pytest.mark.parametrize(
+    "origin",
+    ["null", "https://*.example.com", "https://App.example", "https://app.example:443", "http://app.example:80",
+     "https://user@app.example", "https://app.example:99999", "https://app.example:0", "https://app.example:x",
+     "https://app.example.", "https://app..example", "https://bücher.example", "ftp://app.example", "https://",
+     "https://a.example/", "https://a.example?x", "https://a.example#x", "https://a.example b", "app.example"],
+)  # fmt: skip
+def test_an_origin_that_no_browser_writes_stops_the_start(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    """It would be equal to no `Origin`, and its page locked out without a word."""
+    monkeypatch.setenv("REJOIN_AUTH", "off")
+    fine = "https://app.example,http://localhost:3000,http://[::1]:8080,https://xn--bcher-kva.example,http://127.0.0.1"
+    monkeypatch.setenv("REJOIN_CORS_ORIGINS", fine)
+    assert load_settings("api").cors_origins == fine.split(",")
+    monkeypatch.setenv("REJOIN_CORS_ORIGINS", f"{fine},{origin}")
+    with pytest.raises(SystemExit, match="REJOIN_CORS_ORIGINS"):
+        load_settings("api")
+
+
 def test_the_environment_file_counts_and_is_checked_too(empty_environment: Path) -> None:
     (empty_environment / ".env").write_text("REJOIN_AUTH=off\nREJOIN_MAX_JOBS=7\nUNRELATED=1\n")
     assert load_settings("worker").max_jobs == 7
