@@ -159,19 +159,21 @@ class Hub:
         *,
         key: str | None = None,
         seat: Seat | None = None,
+        merges: bool = True,
     ) -> Reader:
         """Return a new reader of a log; everything behind its cursor will reach it. Detach it in the end.
 
         `leave_grace_s`: the reader counts as one for a job that is cancelled when nobody reads it for so long.
         `key`: the API key by which it reads, and with which it ends.
         `seat`: the stream that it is among its owner's; left when the reader is detached.
+        `merges`: whether neighbouring texts may come as one, when they are read from the log.
         """
         watch = self._watches.get(job_id)
         if watch is None:
             watch = self._watches[job_id] = Watch(self._note)
         listening = self._subscriber.subscribe(self._keys.log(job_id), watch)
         counts = leave_grace_s is not None
-        reader = Reader(self._log, job_id, cursor, listening, counts=counts, key=key, seat=seat)
+        reader = Reader(self._log, job_id, cursor, listening, counts=counts, key=key, seat=seat, merges=merges)
         if key is not None:
             self._by_key.setdefault(key, set()).add(reader)
         self._attendance.enter(job_id, leave_grace_s)

@@ -1,5 +1,6 @@
 """`Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): the same key makes a repeated POST the same one."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -19,7 +20,7 @@ PARAMETER: Final[dict[str, Any]] = {
 }
 
 
-def idempotency(request: Request, job: JobRequest) -> Idempotency | None:
+def idempotency(request: Request, job: JobRequest, face: Mapping[str, Any] | None = None) -> Idempotency | None:
     """Return the request's key with the hash of what is asked for; None without one, a 400 problem for a bad one."""
     keys = request.headers.getlist("idempotency-key")
     if not keys:
@@ -28,4 +29,4 @@ def idempotency(request: Request, job: JobRequest) -> Idempotency | None:
     if others or not 0 < len(key) <= MAX_CHARACTERS or not (key.isascii() and key.isprintable()):
         expected = f"Idempotency-Key: expected one, of 1 to {MAX_CHARACTERS} printable ASCII characters."
         raise Problem(400, "invalid_idempotency_key", expected)
-    return Idempotency(key, job.fingerprint())
+    return Idempotency(key, job.fingerprint(face))

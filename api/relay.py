@@ -84,6 +84,7 @@ class Reader:
         counts: bool = False,
         key: str | None = None,
         seat: Seat | None = None,
+        merges: bool = True,
     ) -> None:
         self.key = key
         """The API key by which it reads."""
@@ -102,6 +103,7 @@ class Reader:
         self.on_stall: Callable[[], None] = self.end
         """Cuts the client off."""
         self._log = log
+        self._merges = merges
         self._listening = listening
         self._inbox: deque[Entry] = deque()
         self._inbox_bytes = 0
@@ -228,7 +230,7 @@ class Reader:
         return batch
 
     async def _replay(self) -> AsyncIterator[list[Entry]]:
-        """Yield what the log holds behind the cursor, neighbouring texts merged."""
+        """Yield what the log holds behind the cursor, neighbouring texts merged unless each one counts."""
         if not self._listening.done():
             await asyncio.wait([self._listening], timeout=LISTEN_S)
         if self._listening.done():
@@ -236,7 +238,7 @@ class Reader:
             self._lagging = False
             self._empty()
         read = False
-        async for page in self._log.pages(self.job_id, self.cursor):
+        async for page in self._log.pages(self.job_id, self.cursor, merged=self._merges):
             read = True
             yield page
         if not read and await self._log.last(self.job_id) is None:

@@ -1,4 +1,4 @@
-"""The responses that stream: a reader's batches as SSE or NDJSON, on sse-starlette's response.
+"""The response that streams: a reader's batches, in its dialect, on sse-starlette's response.
 
 sse-starlette sets the headers and notices the server's exit. Its four tasks a stream, and an
 encoder that takes dicts apart, are what we do without: one task, which live tokens do not even wake, and frames that
@@ -6,7 +6,6 @@ are encoded once for all readers.
 """
 
 import asyncio
-import random
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Final
@@ -15,25 +14,9 @@ from sse_starlette import EventSourceResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from api.connection import Connection, http_chunk
+from api.dialect import Dialect
 from api.hub import Hub
-from api.negotiation import NDJSON, SSE
 from api.relay import Batch, LogGone, Reader
-from shared.events import Entry
-
-RETRY_MS: Final = (1_000, 3_000)
-"""Between these a stream is told to wait before it comes back: those of one process do not come all at once."""
-
-PING: Final = b": ping\n"
-"""One newline, not two: behind an `id:` line the OpenAI SDK and two other clients take an empty block for an event."""
-
-
-PING_CHUNK: Final = http_chunk(PING)
-
-
-def hello() -> bytes:
-    """Open the block of the first event, so that `retry:` stands in no block of its own."""
-    return b"retry: %d\n" % random.randint(*RETRY_MS) + PING
-
 
 CLOSE_S: Final = 1.0
 """How long a cut connection may take to be gone."""
@@ -45,27 +28,15 @@ HEADERS: Final = {
 }
 
 
-def sse_frame(entry: Entry) -> bytes:
-    """Return the entry as a frame. `id:` comes last: one client moves its cursor at that very line."""
-    if entry.sse is None:
-        entry.sse = b"event: %b\ndata: %b\nid: %d-%d\n\n" % (entry.event.encode(), entry.data, *entry.id)
-    return entry.sse
-
-
-def ndjson_line(entry: Entry) -> bytes:
-    return b'{"id":"%d-%d","event":"%b","data":%b}\n' % (*entry.id, entry.event.encode(), entry.data)
-
-
 class LogResponse(EventSourceResponse):
     """Streams one reader's batches until its last event; closes then, and only then says that it was all."""
 
-    def __init__(self, hub: Hub, reader: Reader, media_type: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(iter(()), headers={**HEADERS, **(headers or {})}, media_type=media_type, ping=0)
+    def __init__(self, hub: Hub, reader: Reader, dialect: Dialect, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(iter(()), headers={**HEADERS, **(headers or {})}, media_type=dialect.media_type, ping=0)
         self._hub = hub
         self._reader = reader
-        self._frame = sse_frame if media_type == SSE else ndjson_line
-        self._hello, self._ping_bytes = (hello(), PING) if media_type == SSE else (b"", b"")
-        self._ping_chunk = PING_CHUNK if media_type == SSE else b""
+        self._dialect = dialect
+        self._ping_chunk = http_chunk(dialect.ping) if dialect.ping else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._connection = connection = Connection.of(scope, send)
@@ -83,30 +54,37 @@ class LogResponse(EventSourceResponse):
             gone.cancel()
 
     async def _relay(self, send: Send) -> bool:
-        """Send all batches; say whether the last event was among them."""
+        """Send all batches; say whether all was told."""
+        dialect = self._dialect
         with self._hub.sending(self._reader):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             # Also when it is empty: the head leaves with it.
-            await send(_body(self._hello))
+            await send(_body(dialect.opening()))
         self._reader.outlet = self
-        ended = False
         try:
             async with aclosing(self._reader.batches()) as batches:
                 async for batch in batches:
-                    chunk = b"".join([self._frame(entry) for entry in batch]) if batch else self._ping_bytes
+                    body = dialect.body(batch) if batch else dialect.ping
                     # Also an empty one: a client that takes nothing is found by it.
                     with self._hub.sending(self._reader):
-                        await self._connection.send(_body(chunk))
-                    ended = bool(batch) and batch[-1].last
+                        await self._connection.send(_body(body))
+                    if dialect.over:
+                        break
         except LogGone:
             pass
-        if ended:
+        if dialect.over:
             with self._hub.sending(self._reader):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-        return ended
+        return dialect.over
 
     def deliver(self, batch: Batch) -> bool:
-        return self._connection.write_now(batch.chunk(self._frame))
+        dialect = self._dialect
+        if dialect.tells_once and not self._connection.write_now(b""):
+            return False
+        done = self._connection.write_now(dialect.chunk(batch))
+        if dialect.over:
+            self._reader.end()
+        return done
 
     def ping(self) -> bool:
         return self._connection.write_now(self._ping_chunk)
@@ -119,6 +97,3 @@ class LogResponse(EventSourceResponse):
 
 def _body(chunk: bytes) -> Message:
     return {"type": "http.response.body", "body": chunk, "more_body": True}
-
-
-__all__ = ["NDJSON", "SSE", "LogResponse", "ndjson_line", "sse_frame"]

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from shared import quotas
 from shared.clock import iso
 from shared.errors import (
     BudgetSpent,
+    Damaged,
     JobLive,
     JobNotFound,
     KeyMismatch,
@@ -87,6 +88,9 @@ class Job:
     """Thinking with its signatures: a follow-up turn gives it back in the assistant's message."""
     leave_grace_s: float | None = None
     """How long nobody may read the job before it is cancelled; None when that is no reason."""
+
+    face: dict[str, Any] = field(default_factory=dict)
+    """What the API that it was asked through keeps of its request beside the job's."""
 
     @property
     def live(self) -> bool:
@@ -196,6 +200,8 @@ class Jobs:
         rates: Rates | None = None,
         key: str | None = None,
         usage_retention_d: int = 400,
+        face: Mapping[str, Any] | None = None,
+        numbered: bool = False,
     ) -> Created:
         """Create the job, its log and its queue entry in one step, or find the one that its Idempotency-Key stands for.
 
@@ -203,7 +209,8 @@ class Jobs:
 
         `stream`: it is read at once, by one more stream of its owner's. `can_continue`: its provider can go on from a
         text that an attempt has left behind. `rates`: what it costs. `key` and `usage_retention_d`: what the owner's
-        ledger enters it under, and how many days it keeps that.
+        ledger enters it under, and how many days it keeps that. `face`: what another API keeps of its request
+        beside the job's. `numbered`: its readers count its events, so its log is never made smaller.
         """
         job_id = new_job_id()
         keys = self._keys
@@ -239,6 +246,10 @@ class Jobs:
             record += ("key", key)
         if rates is not None:
             record += ("rates", str(rates))
+        if face is not None:
+            record += ("face", dump(face))
+        if numbered:
+            record += ("numbered", 1)
         if request.leave_grace_s is not None:
             record += ("leave_grace_s", request.leave_grace_s)
         limits = [quota.posts_per_minute, quota.live_jobs, "" if quota.daily_cost is None else quota.daily_cost]
@@ -262,6 +273,16 @@ class Jobs:
         if job is None:
             raise JobNotFound
         return job
+
+    async def request(self, job_id: str) -> JobRequest:
+        """Return what a job was asked for, or raise JobNotFound."""
+        raw = await self._redis.read("HGET", self._keys.job(job_id), "request")
+        if raw is None:
+            raise JobNotFound
+        try:
+            return JobRequest.model_validate_json(raw)
+        except ValueError as error:
+            raise Damaged("the request of a job cannot be read") from error
 
     async def _record(self, job_id: str) -> Job | None:
         """Return a job's record; None when there is none, or none that can be read."""
@@ -361,6 +382,7 @@ _FIELDS: Final = [
     "reasoning_blocks",
     "json",
     "leave_grace_s",
+    "face",
 ]
 
 
@@ -403,4 +425,5 @@ def _decode(job_id: str, raw: Sequence[bytes | None]) -> Job | None:
         json=number("json") == 1,
         reasoning_blocks=json("reasoning_blocks") or [],
         leave_grace_s=json("leave_grace_s"),
+        face=json("face") or {},
     )

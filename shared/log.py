@@ -57,7 +57,7 @@ class Log:
         start = "-" if after == START else f"({after}"
         return _entries(await self._redis.read("XRANGE", self._keys.log(job_id), start, "+", "COUNT", limit))
 
-    async def pages(self, job_id: str, after: EventId = START) -> AsyncIterator[list[Entry]]:
+    async def pages(self, job_id: str, after: EventId = START, *, merged: bool = True) -> AsyncIterator[list[Entry]]:
         """Yield all that is behind the cursor now, a page at a time, its neighbouring texts merged."""
         page: list[Entry] = []
         count, size = FIRST_READ, 0
@@ -68,7 +68,7 @@ class Log:
             size += read
             whole = len(entries) < count
             if page and (whole or size >= PAGE_BYTES or len(page) >= MOST_READ):
-                yield list(merge(page))
+                yield list(merge(page)) if merged else page
                 page, size = [], 0
             if whole:
                 return
@@ -99,8 +99,12 @@ class Log:
     async def compact(self, job_id: str) -> bool:
         """Turn an ended log into one snapshot and its last event; False when there was nothing to do.
 
-        May be repeated, and done by two at once: the script puts in place what it still finds.
+        A log whose readers count its events stays as it is. May be repeated, and done by two at once: the script puts
+        in place what it still finds.
         """
+        if await self._redis.read("HEXISTS", self._keys.job(job_id), "numbered"):
+            await self._redis.call("ZREM", self._keys.ended, job_id)
+            return False
         answer, before = Answer(), None
         last: Entry | None = None
         async for page in self.pages(job_id):

@@ -1,7 +1,8 @@
 """What a client may ask for: the body of `POST /v1/jobs`, checked before anything is queued."""
 
 import hashlib
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, model_validator
@@ -79,9 +80,14 @@ class JobRequest(BaseModel):
         """How long nobody may read the job before it is cancelled; None when that is no reason."""
         return self.disconnect_grace_s if self.on_disconnect == "cancel" else None
 
-    def fingerprint(self) -> str:
-        """Return a hash of all that is asked for: the same for bodies that differ only in how they are written."""
+    def fingerprint(self, face: Mapping[str, Any] | None = None) -> str:
+        """Return a hash of all that is asked for: the same for bodies that differ only in how they are written.
+
+        `face`: what another API has asked for beside it.
+        """
         asked = self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+        if face is not None:
+            asked["face"] = dict(face)
         return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def at_most(self, max_tokens: int) -> "JobRequest":

@@ -11,12 +11,13 @@ from api.access import Caller
 from api.answers import Polled
 from api.asking import BY_KEY_TOO, Reading
 from api.deadline import deadline
+from api.dialect import Plain, ndjson_line
 from api.document import LAST_EVENT_ID, STREAMED, problems
 from api.negotiation import JSON, NDJSON, SSE, accepted
 from api.relay import LogGone
 from api.routes.jobs import JobId
 from api.state import State, state
-from api.stream import LogResponse, ndjson_line
+from api.stream import LogResponse
 from shared.errors import JobNotFound
 from shared.events import START, Entry, EventId
 from shared.jobs import Job
@@ -59,7 +60,7 @@ async def events(
     async with deadline():
         seat = await here.streams.open(job.owner, quota_of(here.settings, caller.limits))
     reader = here.hub.attach(job_id, cursor, job.leave_grace_s if job.live else None, key=caller.key, seat=seat)
-    return LogResponse(here.hub, reader, media_type)
+    return LogResponse(here.hub, reader, Plain.of(media_type))
 
 
 def _cursor(header: str | None, query: str | None) -> EventId:

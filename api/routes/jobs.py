@@ -12,23 +12,18 @@ from api.answers import CancelledJob, JobPage, JobShown, Submitted
 from api.asking import Asking
 from api.body import read_json
 from api.deadline import deadline
+from api.dialect import Plain
 from api.document import JOB_HEADERS, STREAMED, problems
-from api.idempotency import PARAMETER, idempotency
-from api.limits import limit_headers
+from api.idempotency import PARAMETER
 from api.negotiation import JSON, NDJSON, SSE, accepted
-from api.problems import refused
 from api.relay import LogGone
 from api.state import State, state
 from api.stream import LogResponse
-from shared.capabilities import can_continue, refused_field, takes_max_tokens
+from api.submission import submit
 from shared.clock import iso
-from shared.errors import JobNotFound
-from shared.events import START, EventId, dump
+from shared.events import EventId, dump
 from shared.jobs import CancelOutcome, Job, Status
-from shared.quotas import quota_of
 from shared.requests import JobRequest
-from shared.settings import ProviderConfig
-from shared.structured import is_usable
 
 router = APIRouter()
 
@@ -59,45 +54,17 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
         **problems(400, 401, 404, 406, 408, 413, 415, 422, 429, 503),
     },
 )
-async def submit(request: Request, caller: Asking) -> Response:
+async def post(request: Request, caller: Asking) -> Response:
     """Accept a generation. The job and its queue entry exist when this answers."""
     here = state(request)
     media_type = accepted(request, JSON, SSE, NDJSON)
     asked = await read_json(request, JobRequest, here.settings.max_body_bytes)
-    repeatable = idempotency(request, asked)
-    job = _limited(asked, here)
-    provider = _provider_of(job, caller, here)
-    quota = quota_of(here.settings, caller.limits)
-    seat = None if media_type == JSON else here.streams.seat(caller.owner, quota)
-    try:
-        async with deadline():
-            created = await here.jobs.create(
-                caller.owner,
-                job,
-                here.settings.max_queue,
-                quota=quota,
-                idempotency=repeatable,
-                stream=None if seat is None else seat.bid,
-                can_continue=can_continue(provider, job),
-                rates=here.prices.rates(job.provider, job.model),
-                key=caller.key,
-                usage_retention_d=here.settings.usage_retention_d,
-            )
-        if seat is not None and not created.kept:
-            raise JobNotFound
-    except BaseException:
-        if seat is not None:
-            seat.leave()
-        raise
+    submission = await submit(request, here, caller, asked, reads=media_type != JSON)
+    created, reader = submission.created, submission.reader
     url = f"/v1/jobs/{created.id}"
-    headers = {"Location": url, "X-Job-ID": created.id, **limit_headers(created.standings)}
-    if created.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    if seat is not None:
-        seat.taken()
-        grace_s = job.leave_grace_s if created.live else None
-        reader = here.hub.attach(created.id, START, grace_s, key=caller.key, seat=seat)
-        return LogResponse(here.hub, reader, media_type, headers)
+    headers = {"Location": url, **submission.headers}
+    if reader is not None:
+        return LogResponse(here.hub, reader, Plain.of(media_type), headers)
     body = {
         "id": created.id,
         "status": "queued",
@@ -107,39 +74,6 @@ async def submit(request: Request, caller: Asking) -> Response:
         "created_at": iso(created.created_ms),
     }
     return json_response(body, 202, headers)
-
-
-def _limited(job: JobRequest, here: State) -> JobRequest:
-    """Keep the answer to `REJOIN_MAX_TOKENS`, where anybody who may be asked can be told."""
-    most = here.settings.max_tokens
-    if most is None:
-        return job
-    asked = [here.providers.get(name) for name in (job.provider, *(other.provider for other in job.fallbacks))]
-    if job.max_tokens is None and not any(config and takes_max_tokens(config) for config in asked):
-        return job
-    return job.at_most(most)
-
-
-def _provider_of(job: JobRequest, caller: Caller, here: State) -> ProviderConfig:
-    """Return who is asked; refuse what no worker could honour, before anything is queued."""
-    config = here.providers.get(job.provider)
-    if config is None:
-        raise refused("unknown_provider", "provider", "there is no provider of this name")
-    if not caller.may_ask(job.provider, job.model):
-        raise refused("model_not_allowed", "model", "this key may not ask for it")
-    if job.json_format is not None and not is_usable(job.json_format):
-        raise refused("invalid_schema", "response_format", "not a JSON Schema that can be checked by itself")
-    if (field := refused_field(config, job)) is not None:
-        raise refused("unsupported_parameter", field, "this provider cannot honour it")
-    for fallback in job.fallbacks:
-        other = here.providers.get(fallback.provider)
-        if other is None:
-            raise refused("unknown_provider", "fallbacks", "there is no provider of this name")
-        if not caller.may_ask(fallback.provider, fallback.model):
-            raise refused("model_not_allowed", "fallbacks", "this key may not ask for one of them")
-        if (field := refused_field(other, job.asked_of(fallback.provider, fallback.model))) is not None:
-            raise refused("unsupported_parameter", "fallbacks", f"one of them cannot honour {field}")
-    return config
 
 
 @router.get("/v1/jobs", responses={200: {"model": JobPage}, **problems(401, 406, 422, 503)})

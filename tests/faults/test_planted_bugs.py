@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from api import hub, relay, stream
+from api import dialect, hub, relay
 from shared.events import EventId
 from shared.log import Append, Log
 from shared.queue import Queue
@@ -130,8 +130,8 @@ def a_delta_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def last_event_doubled_by_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = stream.sse_frame
-    monkeypatch.setattr(stream, "sse_frame", lambda entry: frame(entry) * (2 if entry.last else 1))
+    frame = dialect.sse_frame
+    monkeypatch.setattr(dialect, "sse_frame", lambda entry: frame(entry) * (2 if entry.last else 1))
 
 
 def last_event_doubled_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,8 +194,8 @@ def live_batches_delivered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def restarts_untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = stream.sse_frame
-    monkeypatch.setattr(stream, "sse_frame", lambda entry: b"" if entry.event == "restarted" else frame(entry))
+    frame = dialect.sse_frame
+    monkeypatch.setattr(dialect, "sse_frame", lambda entry: b"" if entry.event == "restarted" else frame(entry))
 
 
 def calls_left_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ from starlette.types import Message
 
 from api.connection import Connection
 from api.hub import Hub, Watch
+from api.negotiation import NDJSON, SSE
 from api.relay import Batch, Reader
-from api.stream import NDJSON, SSE, LogResponse
+from api.stream import LogResponse
 from shared.events import START, Entry, EventId, text_data
 from shared.log import Append, Log
 from shared.queue import Queue
