@@ -23,6 +23,10 @@ TICKET_S: Final = 600
 """Long enough to open a stream with, short enough to leak; reading the job gives a new one."""
 
 
+ANTHROPIC_PATHS: Final = ("/v1/messages", "/v1/models")
+"""What Anthropic's clients ask for. Some of them send the key in a header of their own."""
+
+
 def _unauthorized(code: str, detail: str) -> Problem:
     return Problem(401, code, detail, {"WWW-Authenticate": "Bearer"})
 
@@ -61,9 +65,8 @@ class Access:
             if not is_local(request):
                 raise _unauthorized("loopback_only", "Without keys this server answers its own machine only.")
             return Caller(LOCAL_OWNER)
-        given = request.headers.getlist("authorization")
-        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        found = await self._known_keys.holder(key.strip()) if scheme.lower() == "bearer" else None
+        key = _key_of(request)
+        found = None if key is None else await self._known_keys.holder(key)
         if found is None:
             raise _unauthorized("unauthorized", "A valid key is needed: Authorization: Bearer <key>.")
         return Caller.by(found)
@@ -104,6 +107,16 @@ class Access:
             return None
         found = await self._known_keys.find(id)
         return None if found is None else Caller.by(found)
+
+
+def _key_of(request: Request) -> str | None:
+    """Return the key that was sent, as a bearer's or, by Anthropic's clients, as `x-api-key`; None without just one."""
+    given = request.headers.getlist("authorization")
+    if not given and request.scope["path"].startswith(ANTHROPIC_PATHS):
+        bare = request.headers.getlist("x-api-key")
+        return bare[0].strip() if len(bare) == 1 else None
+    scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    return key.strip() if scheme.lower() == "bearer" else None
 
 
 def _sign(secret: bytes, job_id: str, key: str, expires_s: int) -> str:

@@ -37,6 +37,8 @@ class ProblemBody(Shown):
     detail: str
     code: Annotated[str, Field(pattern="^[a-z_]+$")]
     errors: list[FieldError] = []
+    error: dict[str, Any] = {}
+    """The same as OpenAI's clients know it, where they and ours ask for one resource."""
 
 
 class Submitted(Shown):
@@ -161,11 +163,17 @@ class ModelShown(Shown):
     object: Literal["model"]
     created: int
     owned_by: str
+    type: Literal["model"]
+    display_name: str
+    created_at: Moment
 
 
 class ModelPage(Shown):
     object: Literal["list"]
     data: list[ModelShown]
+    has_more: Literal[False]
+    first_id: str | None
+    last_id: str | None
 
 
 class Probe(Shown):

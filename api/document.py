@@ -1,14 +1,15 @@
 """The OpenAPI document, where routes' signatures do not say it all: bodies read by hand, problems, headers."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final, get_args
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from api.answers import EVENT_ID, EventName, EventShown, ProblemBody
 from api.negotiation import JSON, NDJSON, SSE
 from api.problems import MEDIA_TYPE
-from shared.requests import JobRequest
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -73,21 +74,28 @@ def problems(*statuses: int) -> Responses:
     }
 
 
-def install(app: FastAPI) -> None:
+def body_of(model: type[BaseModel], **more: Any) -> dict[str, Any]:
+    """Return what a route's `openapi_extra` says of a body that is read by hand; `install` has to know the model."""
+    schema = {"$ref": f"{_SCHEMAS}{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}, **more}
+
+
+def install(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
     """Have the app's document tell of what no signature shows, and of no 422 that cannot be."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _complete(original())
+            app.openapi_schema = _complete(original(), bodies)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
+def _complete(document: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (JobRequest, ProblemBody):
+    models: list[type[BaseModel]] = [*bodies, ProblemBody]
+    for model in models:
         schema = model.model_json_schema(ref_template=f"{_SCHEMAS}{{model}}")
         schemas |= {**schema.pop("$defs", {}), model.__name__: schema}
     # What FastAPI says of wrong parameters is not what `api.problems` makes of them.

@@ -11,11 +11,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api import access_log, document, problems
 from api.connection import note_connection
 from api.cors import Cors
+from api.faces import errors
+from api.faces.registry import BODIES, ROUTERS
 from api.routes import events, health, jobs, models, page, usage
 from api.state import State
 from shared.garbage import spare_the_start
 from shared.prices import Prices
 from shared.redis import REDIS_FAULTS, Scripts
+from shared.requests import JobRequest
 from shared.secrecy import is_doubtful
 from shared.settings import Settings, load_settings
 
@@ -74,12 +77,14 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     access_log.install()
-    problems.install(app)
+    problems.install(app, errors.render)
     app.cors_origins = settings.cors_origins
     for module in (jobs, events, usage, models, health, page):
         app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     page.mount_files(app)
-    document.install(app)
+    document.install(app, (JobRequest, *BODIES))
     return app
 
 

@@ -1,7 +1,7 @@
 """Errors as RFC 9457 `application/problem+json`, each with a stable `code`. No input, host or stack is shown."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -118,13 +118,13 @@ def _of_http(error: HTTPException) -> Problem:
     return Problem(error.status_code, "refused", HTTPStatus(error.status_code).phrase, error.headers)
 
 
-async def _handle(request: Request, error: Exception) -> Response:
-    return _of(error).response()
+def install(app: FastAPI, render: Callable[[str, Problem], Response]) -> None:
+    """Make every error that leaves a route a problem, told as the request's path wants it."""
 
+    async def handle(request: Request, error: Exception) -> Response:
+        return render(request.scope["path"], _of(error))
 
-def install(app: FastAPI) -> None:
-    """Make every error that leaves a route a problem."""
     ours = (Problem, errors.RejoinError)
     others = (RedisError, OSError, RequestValidationError, HTTPException, ClientDisconnect, Exception)
     for kind in (*ours, *others):
-        app.add_exception_handler(kind, _handle)
+        app.add_exception_handler(kind, handle)

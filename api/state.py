@@ -10,6 +10,7 @@ from api.access import Access
 from api.attendance import Attendance
 from api.hub import Hub
 from api.known_keys import KnownKeys
+from api.offers import offered
 from api.streams import Streams
 from shared.jobs import Jobs
 from shared.keyring import Keyring
@@ -39,6 +40,8 @@ class State:
     access: Access
     prices: Prices
     providers: Mapping[str, ProviderConfig]
+    offers: list[str]
+    """Models to choose from, `provider/model`."""
 
     @classmethod
     def build(cls, settings: Settings, prices: Prices) -> "State":
@@ -51,9 +54,9 @@ class State:
         hub = Hub(log, subscriber, attendance, streams, keys, settings.heartbeat_s, exiting)
         known_keys = KnownKeys(settings.api_keys, Keyring(redis, scripts, keys), subscriber, hub)
         ledger, access = Ledger(redis, keys), Access(settings, jobs, known_keys)
-        return cls(
-            settings, redis, scripts, jobs, log, ledger, hub, streams, known_keys, access, prices, settings.providers()
-        )
+        providers = settings.providers()
+        shared = (settings, redis, scripts, jobs, log, ledger, hub, streams, known_keys, access, prices)
+        return cls(*shared, providers, offered(providers, prices))
 
 
 def exiting() -> bool:

@@ -214,6 +214,8 @@ class Settings(BaseSettings):
     cors_origins: Annotated[list[Origin], NoDecode, BeforeValidator(_split_list)] = Field(
         [], alias="REJOIN_CORS_ORIGINS"
     )
+    default_model: Annotated[str, Field(pattern=r"^[^/\s]+/[^\s]+$")] | None = Field(None, alias="REJOIN_DEFAULT_MODEL")
+    """`provider/model`: asked where a client names none; its provider, where one names only a model."""
     prices: str | None = Field(None, alias="REJOIN_PRICES")
     usage_retention_d: PositiveInt = Field(400, alias="REJOIN_USAGE_RETENTION_D", le=36_500)
     worker_port: int = Field(0, alias="REJOIN_WORKER_PORT", ge=0, le=65_535)
@@ -226,6 +228,12 @@ class Settings(BaseSettings):
         for name, config in self.more_providers.items():
             if (misfit := config.misfit()) is not None:
                 raise ValueError(f"REJOIN_PROVIDERS: {name!r} {misfit}")
+        return self
+
+    @model_validator(mode="after")
+    def _default_is_there(self) -> Self:
+        if self.default_model is not None and self.default_model.partition("/")[0] not in self.providers():
+            raise ValueError("REJOIN_DEFAULT_MODEL: there is no provider of this name")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from api.asking import Asking
 from api.body import read_json
 from api.deadline import deadline
 from api.dialect import Plain
-from api.document import JOB_HEADERS, STREAMED, problems
+from api.document import JOB_HEADERS, STREAMED, body_of, problems
 from api.idempotency import PARAMETER
 from api.negotiation import JSON, NDJSON, SSE, accepted
 from api.relay import LogGone
@@ -32,11 +32,6 @@ JobId = Annotated[str, Path(description="As in the answer to `POST /v1/jobs`: `j
 CONFIRM_S: Final = 2.0
 """How long a cancel waits for the worker's word."""
 
-_BODY: Final[dict[str, Any]] = {
-    "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": "#/components/schemas/JobRequest"}}}},
-    "parameters": [PARAMETER],
-}
-
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     # An answer may carry a ticket.
@@ -47,7 +42,7 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
     "/v1/jobs",
     status_code=202,
     response_description="The job and its queue entry exist.",
-    openapi_extra=_BODY,
+    openapi_extra=body_of(JobRequest, parameters=[PARAMETER]),
     responses={
         200: {"description": "The job's events, at once.", "content": STREAMED, "headers": JOB_HEADERS},
         202: {"model": Submitted, "headers": JOB_HEADERS},

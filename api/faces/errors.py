@@ -1,0 +1,104 @@
+"""Refusals in the words of other APIs, with their statuses, so that their SDKs raise their own exceptions."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.responses import Response
+
+from api.problems import Problem
+
+Render = Callable[[Problem], Response]
+
+_CODES: Final = {
+    "unauthorized": "invalid_api_key",
+    "rate_limited": "rate_limit_exceeded",
+    "budget_spent": "insufficient_quota",
+    "unknown_provider": "model_not_found",
+    "model_not_allowed": "model_not_found",
+}
+"""Our codes that OpenAI has words of its own for."""
+
+_FIELDS: Final = {"provider": "model", "system": "instructions"}
+
+_STATUSES: Final = {"unknown_provider": 404, "model_not_allowed": 404}
+
+
+def _status(problem: Problem) -> int:
+    """Return the status that other APIs have for it: they know no 422."""
+    return _STATUSES.get(problem.code) or (400 if problem.status == 422 else problem.status)
+
+
+def _json(body: Mapping[str, Any], status: int, headers: Mapping[str, str]) -> Response:
+    return Response(orjson.dumps(body), status, dict(headers), "application/json")
+
+
+def openai_error(problem: Problem) -> dict[str, Any]:
+    """Return what stands under `error` in OpenAI's words."""
+    status = _status(problem)
+    if status == 429:
+        kind = "insufficient_quota" if problem.code == "budget_spent" else "rate_limit_error"
+    else:
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+    field = next((error["field"] for error in problem.members.get("errors", ()) if error.get("field")), None)
+    return {
+        "message": problem.detail,
+        "type": kind,
+        "param": None if field is None else _FIELDS.get(field, field),
+        "code": _CODES.get(problem.code, problem.code),
+    }
+
+
+def openai(problem: Problem) -> Response:
+    return _json({"error": openai_error(problem)}, _status(problem), problem.headers)
+
+
+_ANTHROPIC: Final = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def anthropic(problem: Problem) -> Response:
+    # Their word for "come back later" is 529.
+    status = 529 if problem.status == 503 else _status(problem)
+    kind = _ANTHROPIC.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    id = f"req_{secrets.token_hex(12)}"
+    body = {"type": "error", "error": {"type": kind, "message": problem.detail}, "request_id": id}
+    return _json(body, status, {**problem.headers, "request-id": id})
+
+
+def ai_sdk(problem: Problem) -> Response:
+    """`useChat` shows the body as the error's message."""
+    return Response(problem.detail, problem.status, dict(problem.headers), "text/plain; charset=utf-8")
+
+
+def models(problem: Problem) -> Response:
+    """Ours and OpenAI's at once: both ask for the same list."""
+    problem.members = {**problem.members, "error": openai_error(problem)}
+    return problem.response()
+
+
+RENDERERS: Final[Mapping[str, Render]] = {
+    "/v1/chat/completions": openai,
+    "/v1/responses": openai,
+    "/v1/messages": anthropic,
+    "/api/chat": ai_sdk,
+    "/v1/models": models,
+}
+"""By the beginning of the path; everything else is a problem of ours."""
+
+
+def render(path: str, problem: Problem) -> Response:
+    for beginning, words in RENDERERS.items():
+        if path == beginning or path.startswith(beginning + "/"):
+            return words(problem)
+    return problem.response()

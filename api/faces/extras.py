@@ -1,0 +1,33 @@
+"""What Rejoin's own API has and others have not: any face takes it beside its own fields (`extra_body` of an SDK)."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from api.problems import invalid
+from shared.requests import JobRequest
+
+
+class Extras(BaseModel):
+    """The beginning of a face's request. What is not named is refused: nothing of a request is dropped in silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fallbacks: list[Any] | None = None
+    on_worker_lost: str | None = None
+    on_disconnect: Literal["continue", "cancel"] | None = None
+    disconnect_grace_s: float | None = None
+    timeout_s: float | None = None
+    priority: str | None = None
+
+    def extras(self) -> dict[str, Any]:
+        """Return what is set of them, as a job's fields."""
+        return {name: value for name in Extras.model_fields if (value := getattr(self, name)) is not None}
+
+
+def job_request(**fields: Any) -> JobRequest:
+    """Return the job that a face's request stands for; None is a field that is not set. Raises its problem."""
+    try:
+        return JobRequest.model_validate({name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False, include_context=False)) from None

@@ -1,0 +1,29 @@
+"""The clients, pointed at one or the other API process of a test's stack."""
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import openai
+import pytest
+
+from tests.stack import Stack
+
+PROVIDERS = ("openai", "anthropic")
+"""Each client speaks to both."""
+
+
+@pytest.fixture
+async def chat(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
+    """OpenAI's client, strict, at the first API process; it asks once."""
+    async with openai_client(stack) as client:
+        yield client
+
+
+def openai_client(stack: Stack, api: int = 0, key: str = "any") -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(
+        base_url=f"{stack.apis[api].url}/v1",
+        api_key=key,
+        max_retries=0,
+        http_client=httpx2.AsyncClient(trust_env=False, timeout=30),
+        _strict_response_validation=True,
+    )
