@@ -1,4 +1,4 @@
-"""Who asks, as a route's parameter: FastAPI settles it before it looks at anything else of the request."""
+"""Who asks, as a route's parameter: found before anything else of the request is looked at (`direct.py`)."""
 
 from typing import Annotated, Any, Final
 

@@ -79,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     access_log.install()
     problems.install(app, errors.render)
     app.cors_origins = settings.cors_origins
-    for module in (jobs, events, usage, models, health, page):
+    for module in (events, jobs, usage, models, health, page):
         app.include_router(module.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -12,6 +12,7 @@ from api.answers import Polled
 from api.asking import BY_KEY_TOO, Reading
 from api.deadline import deadline
 from api.dialect import Plain, ndjson_line
+from api.direct import Direct
 from api.document import LAST_EVENT_ID, STREAMED, problems
 from api.negotiation import JSON, NDJSON, SSE, accepted
 from api.relay import LogGone
@@ -23,7 +24,7 @@ from shared.events import START, Entry, EventId
 from shared.jobs import Job
 from shared.quotas import quota_of
 
-router = APIRouter()
+router = APIRouter(route_class=Direct)
 
 LONGEST_WAIT_S: Final = 30
 DEFAULT_WAIT_S: Final = 10.0

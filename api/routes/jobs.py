@@ -13,6 +13,7 @@ from api.asking import Asking
 from api.body import read_json
 from api.deadline import deadline
 from api.dialect import Plain
+from api.direct import Direct
 from api.document import JOB_HEADERS, STREAMED, body_of, problems
 from api.idempotency import PARAMETER
 from api.negotiation import JSON, NDJSON, SSE, accepted
@@ -25,7 +26,7 @@ from shared.events import EventId, dump
 from shared.jobs import CancelOutcome, Job, Status
 from shared.requests import JobRequest
 
-router = APIRouter()
+router = APIRouter(route_class=Direct)
 
 JobId = Annotated[str, Path(description="As in the answer to `POST /v1/jobs`: `job_` and 32 hexadecimal digits.")]
 

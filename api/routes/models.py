@@ -8,13 +8,14 @@ from starlette.responses import Response
 from api.access import Caller
 from api.answers import ModelPage, ModelShown
 from api.asking import Asking
+from api.direct import Direct
 from api.document import problems
 from api.offers import is_name
 from api.problems import Problem
 from api.routes.jobs import json_response
 from api.state import State, state
 
-router = APIRouter()
+router = APIRouter(route_class=Direct)
 
 EPOCH: Final = "1970-01-01T00:00:00Z"
 """When a model was made: nobody tells us."""

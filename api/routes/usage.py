@@ -13,6 +13,7 @@ from starlette.responses import Response
 from api.answers import UsageTable
 from api.asking import Asking
 from api.deadline import deadline
+from api.direct import Direct
 from api.document import problems
 from api.negotiation import JSON, accepted
 from api.problems import refused
@@ -22,7 +23,7 @@ from shared.ledger import Row
 from shared.prices import usd
 from shared.spent import Spent
 
-router = APIRouter()
+router = APIRouter(route_class=Direct)
 
 DAYS: Final = 30
 """What is told when no `from` is given, today included."""
