@@ -90,9 +90,9 @@ class Access:
 
     def events_url(self, caller: Caller, job_id: str) -> str:
         """Return where to read the job's events without a header: for a while, and while the caller's key holds."""
-        expires_s, key = self._now_ms() // 1000 + TICKET_S, caller.key or ""
-        signature = _sign(self._secrets[0], job_id, key, expires_s)
-        return f"/v1/jobs/{job_id}/events?ticket={expires_s}.{key}.{signature}"
+        expires, key = str(self._now_ms() // 1000 + TICKET_S), caller.key or ""
+        signature = _sign(self._secrets[0], job_id, key, expires)
+        return f"/v1/jobs/{job_id}/events?ticket={expires}.{key}.{signature}"
 
     async def _by_ticket(self, ticket: str, job_id: str) -> Caller | None:
         """Return who was given the ticket; None when it is not for this job, not ours, or has had its time."""
@@ -100,7 +100,7 @@ class Access:
         id, _, signature = rest.partition(".")
         if not (expires.isascii() and expires.isdigit() and len(expires) < 16):
             return None
-        signed = [_sign(secret, job_id, id, int(expires)) for secret in self._secrets]
+        signed = [_sign(secret, job_id, id, expires) for secret in self._secrets]
         if not any(hmac.compare_digest(signature.encode(), good.encode()) for good in signed):
             return None
         if int(expires) * 1000 <= self._now_ms():
@@ -114,11 +114,12 @@ def _key_of(request: Request) -> str | None:
     given = request.headers.getlist("authorization")
     if not given and request.scope["path"].startswith(ANTHROPIC_PATHS):
         bare = request.headers.getlist("x-api-key")
-        return bare[0].strip() if len(bare) == 1 else None
+        return bare[0].strip(" ") if len(bare) == 1 else None
     scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    return key.strip() if scheme.lower() == "bearer" else None
+    return key.strip(" ") if scheme.lower() == "bearer" else None
 
 
-def _sign(secret: bytes, job_id: str, key: str, expires_s: int) -> str:
-    mac = hmac.digest(secret, f"events:{job_id}:{key}:{expires_s}".encode(), "sha256")
+def _sign(secret: bytes, job_id: str, key: str, expires: str) -> str:
+    """Return the signature of what a ticket says, as it is written: a number has more than one way to be."""
+    mac = hmac.digest(secret, f"events:{job_id}:{key}:{expires}".encode(), "sha256")
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()

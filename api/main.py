@@ -75,6 +75,8 @@ def create_app(settings: Settings) -> FastAPI:
         # The page that comes with the framework runs scripts of a CDN in our origin.
         docs_url=None,
         redoc_url=None,
+        # Such a redirect leads to whatever host the request names.
+        redirect_slashes=False,
     )
     access_log.install()
     problems.install(app, errors.render)
