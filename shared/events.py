@@ -106,19 +106,26 @@ def text_data(text: str) -> bytes:
     return dump({"text": text})
 
 
+def refusal_data(text: str) -> bytes:
+    """Return the data of a `token` event whose text the provider calls a refusal."""
+    return dump({"refusal": True, "text": text})
+
+
 def merge(entries: Iterable[Entry]) -> Iterator[Entry]:
     """Join neighbours that only carry text, under the id of the last of them.
 
     Works on the JSON's bytes: two JSON strings joined inside their quotes are the JSON of the joined
-    string. A pair of surrogates is never split over two entries (`worker.text.Surrogates`).
+    string. A pair of surrogates is never split over two entries (`worker.text.Surrogates`). What says more than its
+    text, a refusal, stays by itself.
     """
     run: list[Entry] = []
     size = 0
     for entry in entries:
-        if run and (entry.event != run[0].event or size + len(entry.data) > MAX_MERGED_BYTES):
+        is_text = entry.event in _MERGED and entry.data.startswith(_TEXT_HEAD)
+        if run and (not is_text or entry.event != run[0].event or size + len(entry.data) > MAX_MERGED_BYTES):
             yield _joined(run)
             run, size = [], 0
-        if entry.event in _MERGED:
+        if is_text:
             run.append(entry)
             size += len(entry.data)
         else:
@@ -143,6 +150,8 @@ class Answer:
     def _begin(self, attempt: int) -> None:
         self.attempt = attempt
         self.text = ""
+        self.refusal = ""
+        """What of the text the provider calls a refusal."""
         self.reasoning = ""
         self.tool_calls: list[dict[str, Any]] = []
 
@@ -156,7 +165,10 @@ class Answer:
     def add(self, entry: Entry) -> None:
         """Apply one event. A restart drops what earlier attempts sent; a snapshot replaces everything."""
         if entry.event == TOKEN:
-            self.text += load(entry.data)["text"]
+            data = load(entry.data)
+            self.text += data["text"]
+            if data.get("refusal"):
+                self.refusal += data["text"]
         elif entry.event == REASONING:
             self.reasoning += load(entry.data)["text"]
         elif entry.event == TOOL_CALL:
@@ -170,6 +182,7 @@ class Answer:
             state = load(entry.data)
             self.attempt, self.text = state["attempt"], state["text"]
             self.reasoning, self.tool_calls = state["reasoning"], state["tool_calls"]
+            self.refusal = state.get("refusal", "")
 
     def _add_tool_call(self, piece: dict[str, Any]) -> None:
         for call in self.tool_calls:
@@ -192,5 +205,6 @@ class Answer:
             "text": self.text,
             "reasoning": self.reasoning,
             "tool_calls": self.tool_calls,
+            **({"refusal": self.refusal} if self.refusal else {}),
         }
         return Entry(id, SNAPSHOT, dump(state))

@@ -21,7 +21,7 @@ from worker.continuation import Continuation
 from worker.failures import UNKNOWN, Failure, explain, failure, is_stale_connection
 from worker.providers.base import Finish, Provider, StreamError
 from worker.providers.run import Half, Run
-from worker.writer import AttemptLog, Writer
+from worker.writer import REFUSAL, AttemptLog, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +141,8 @@ class Attempt:
         """Characters that earlier attempts have left of this answer."""
         self._text: list[str] | None = [] if request.json_format is not None else None
         """The whole answer, where it has to be checked in the end."""
+        self._refused = False
+        """Whether the provider calls a part of it a refusal: that is not to be checked."""
         self._usage: Usage | None = None
         """What the provider says that the call has taken so far."""
         self._call: asyncio.Task[Finish] | None = None
@@ -174,6 +176,12 @@ class Attempt:
         if self._text is not None:
             self._text.append(text)
         self.log.text(text)
+
+    def refusal(self, text: str) -> None:
+        if not self._heard:
+            self._hear()
+        self._refused = True
+        self.log.refusal(text)
 
     def reasoning(self, text: str) -> None:
         if not self._heard:
@@ -220,9 +228,11 @@ class Attempt:
         self._kept += sum(len(call["arguments"]) for call in written.tool_calls)
         if self._text is not None:
             self._text.append(written.text)
+            self._refused = bool(written.refusal)
         self.log.follow(self._bookmark, new=False)
         if half is not None:
-            (self.log.reasoning if half.event == REASONING else self.log.text)(half.text)
+            takers = {REASONING: self.log.reasoning, REFUSAL: self.log.refusal}
+            takers.get(half.event, self.log.text)(half.text)
 
     @property
     def left_run(self) -> bytes:
@@ -323,7 +333,7 @@ class Attempt:
 
     def _checked(self, finish: Finish) -> Completed | Failed:
         """Say whether an answer that is whole is also what was asked for."""
-        if self._text is None or self.request.json_format is None or finish.reason in NO_ANSWER:
+        if self._text is None or self.request.json_format is None or self._refused or finish.reason in NO_ANSWER:
             return Completed(finish)
         try:
             return Completed(finish, parsed("".join(self._text), self.request.json_format))

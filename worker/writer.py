@@ -12,13 +12,16 @@ from collections.abc import Callable
 from typing import Final
 
 from shared.clock import mono_s
-from shared.events import REASONING, TOKEN, TOOL_CALL, EventId, dump, text_data
+from shared.events import REASONING, TOKEN, TOOL_CALL, EventId, dump, refusal_data, text_data
 from shared.log import Append, Log
 from shared.redis import REDIS_FAULTS, DataError, is_damage, is_full
 from worker.providers.run import Half
 from worker.text import Surrogates
 
 logger = logging.getLogger(__name__)
+
+REFUSAL: Final = "refusal"
+"""What the answer's text is called here while the provider calls it a refusal; in the log it is a `token`."""
 
 TICK_S: Final = 0.008
 """Longest wait of a token behind another one. 8 ms: at 50 tokens/s a stream has at most one token in it."""
@@ -122,6 +125,9 @@ class AttemptLog:
                 self._waiting = True
                 writer.wake(self, urgent=self._seq == 1)
 
+    def refusal(self, text: str) -> None:
+        self._add(REFUSAL, text)
+
     def reasoning(self, text: str) -> None:
         self._add(REASONING, text)
 
@@ -169,7 +175,8 @@ class AttemptLog:
         if whole:
             text += self._surrogates.rest()
         if text:
-            self._closed.append((self._event, text_data(text)))
+            refused = self._event == REFUSAL
+            self._closed.append((TOKEN, refusal_data(text)) if refused else (self._event, text_data(text)))
         self._parts.clear()
         if whole:
             self._event = ""

@@ -83,7 +83,8 @@ def _usage(usage: dict[str, Any]) -> dict[str, Any]:
 def completion(ended: Whole) -> dict[str, Any]:
     """Return a whole answer as a `chat.completion`."""
     job, answer = ended.job, ended.answer
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text or None, "refusal": None}
+    said = answer.text.removesuffix(answer.refusal)
+    message: dict[str, Any] = {"role": "assistant", "content": said or None, "refusal": answer.refusal or None}
     if answer.reasoning:
         message["reasoning_content"] = answer.reasoning
     if answer.tool_calls:
@@ -91,8 +92,8 @@ def completion(ended: Whole) -> dict[str, Any]:
             {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}}
             for call in answer.tool_calls
         ]
-    else:
-        message["content"] = answer.text
+    elif not answer.refusal:
+        message["content"] = said
     return {
         "id": _id(job.id),
         "object": "chat.completion",
@@ -118,8 +119,8 @@ class Chunks(Translation):
 
     def _step(self, step: Step) -> bytes:
         match step:
-            case Text(text):
-                return self._delta({"content": text})
+            case Text(text, refusal):
+                return self._delta({"refusal" if refusal else "content": text})
             case Thought(text):
                 return self._delta({"reasoning_content": text})
             case Call(number, id, name):

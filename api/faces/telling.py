@@ -37,6 +37,8 @@ class Started:
 @dataclass(frozen=True, slots=True)
 class Text:
     text: str
+    refusal: bool = False
+    """Whether the provider calls it its refusal to answer; some APIs have words for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Telling:
         if entry.event == TOKEN:
             if data["text"]:
                 self.text += data["text"]
-                yield Text(data["text"])
+                yield Text(data["text"], bool(data.get("refusal")))
         elif entry.event == REASONING:
             if data["text"]:
                 self.thoughts += data["text"]
@@ -144,6 +146,10 @@ class Telling:
             yield Thought(state["reasoning"])
         if state["text"]:
             self.text = state["text"]
-            yield Text(state["text"])
+            refusal = state.get("refusal", "")
+            if text := self.text.removesuffix(refusal):
+                yield Text(text)
+            if refusal:
+                yield Text(refusal, refusal=True)
         for call in state["tool_calls"]:
             yield from self._call(call)

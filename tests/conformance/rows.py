@@ -68,6 +68,8 @@ class Row:
     """Whether it says how an answer ended; without that, a clean end is all there is."""
     tells_refusal: bool = False
     """Whether a refusal is a reason of its own, and not just the text of an answer."""
+    marks_refusal: bool = True
+    """Whether it marks the text of a refusal as one, where that is text."""
     stream_error: str = "provider_error"
     """What an error of the default kind in mid-stream is."""
     unreadable: str = "provider_protocol"
@@ -179,6 +181,7 @@ ROWS: Final[Sequence[Row]] = (
     Row(
         name="langchain",
         config=lambda provider: {**CHAT_MODEL},
+        marks_refusal=False,
         unreadable="provider_error",
         never_begun=("failed", "provider_error"),
     ),
@@ -189,6 +192,7 @@ ROWS: Final[Sequence[Row]] = (
         shows_thinking=False,
         tells_usage=False,
         tells_reason=False,
+        marks_refusal=False,
         unreadable="provider_error",
         never_begun=("failed", "provider_error"),
     ),

@@ -23,6 +23,8 @@ async def test_a_refusal_is_an_answer(bench: Bench) -> None:
         assert (answer.end, answer.text) == (("completed", "content_filter"), "")
     else:
         assert (answer.end, answer.text) == (("completed", "stop"), "I will not.")
+        marked = {event.data.get("refusal", False) for event in answer.events if event.event == "token"}
+        assert marked == {bench.row.marks_refusal}
 
 
 async def test_usage_is_the_provider_s_own(bench: Bench) -> None:

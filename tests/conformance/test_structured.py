@@ -6,7 +6,7 @@ import pytest
 
 from tests.city import ASKED, CITY, OBJECT, SCHEMA
 from tests.conformance.bench import Answer, Bench
-from tests.provider import Finish, Text, Tokens, ToolCall, Wait
+from tests.provider import Finish, Refusal, Text, Tokens, ToolCall, Wait
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -64,6 +64,13 @@ async def test_an_answer_that_is_cut_short_does_not_fit(bench: Bench) -> None:
     bench.script(Text('{"city": "Pa'), Finish("length"))
     if (answer := await ask(bench, SCHEMA)) is not None:
         assert answer.end == ("failed", "invalid_output")
+
+
+async def test_a_refusal_in_words_is_not_judged(bench: Bench) -> None:
+    bench.script(Refusal("I will not."))
+    if (answer := await ask(bench, SCHEMA)) is not None and bench.row.marks_refusal:
+        assert answer.last.event == "completed"
+        assert answer.last.data["parsed"] is None
 
 
 async def test_a_refusal_is_not_judged(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from tests import keys
 from tests.faces.conftest import PROVIDERS, openai_client
-from tests.provider import Finish, HttpError, Reasoning, Silence, StreamError, Text, ToolCall, Usage, Wait
+from tests.provider import Finish, HttpError, Reasoning, Refusal, Silence, StreamError, Text, ToolCall, Usage, Wait
 from tests.stack import Stack, eventually
 
 HI: Any = [{"role": "user", "content": "Hi"}]
@@ -283,6 +283,18 @@ async def test_a_cancelled_answer_is_an_error(stack: Stack, chat: openai.AsyncOp
     raw = await chat.chat.completions.with_raw_response.create(model="m", messages=HI, stream=True)
     _, error = await until_error(raw.parse(), partial(stack.client().cancel, raw.headers["x-job-id"]))
     assert error.code == "job_cancelled"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_refusal_is_told_as_one(stack: Stack, chat: openai.AsyncOpenAI, stream: bool) -> None:
+    stack.provider.script("m", Refusal("I "), Refusal("will not."))
+    if stream:
+        async with chat.chat.completions.stream(model="openai/m", messages=HI) as events:
+            message: Any = (await events.get_final_completion()).choices[0].message
+    else:
+        message = (await chat.chat.completions.create(model="openai/m", messages=HI)).choices[0].message
+    assert message.refusal == "I will not."
+    assert not message.content
 
 
 async def test_a_length_is_told(stack: Stack, chat: openai.AsyncOpenAI) -> None:

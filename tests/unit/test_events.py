@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import BadCursor
-from shared.events import MAX_MERGED_BYTES, START, Answer, Entry, EventId, dump, load, merge, text_data
+from shared.events import MAX_MERGED_BYTES, START, Answer, Entry, EventId, dump, load, merge, refusal_data, text_data
 
 # Everything that a JSON string can hold, halves of surrogate pairs included.
 anything = st.text(st.characters(codec=None), max_size=20)
@@ -46,13 +46,20 @@ def test_any_text_is_one_line_of_json(text: str) -> None:
     assert json.loads(data) == load(data)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["token", "reasoning", "tool_call", "restarted"]), anything), max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["token", "refusal", "reasoning", "tool_call", "restarted"]), anything), max_size=30
+    )
+)
 def test_merged_events_say_the_same_as_the_events(pieces: list[tuple[str, str]]) -> None:
     entries = []
     for seq, (event, text) in enumerate(pieces):
         whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         data: Any = {"text": whole} if event in ("token", "reasoning") else {"index": 0, "arguments": whole}
-        entries.append(Entry(EventId(1, seq), event, dump(data)))
+        refused = event == "refusal"
+        entries.append(
+            Entry(EventId(1, seq), "token" if refused else event, refusal_data(whole) if refused else dump(data))
+        )
     merged = list(merge(entries))
     one, other = Answer(), Answer()
     for entry in entries:
@@ -63,7 +70,8 @@ def test_merged_events_say_the_same_as_the_events(pieces: list[tuple[str, str]])
     assert [entry.id for entry in merged] == sorted(entry.id for entry in merged)
     assert (merged[-1].id if merged else None) == (entries[-1].id if entries else None)
     for left, right in pairwise(merged):
-        assert left.event != right.event or left.event not in ("token", "reasoning")
+        both_texts = left.data.startswith(b'{"text"') and right.data.startswith(b'{"text"')
+        assert left.event != right.event or left.event not in ("token", "reasoning") or not both_texts
 
 
 def test_a_merged_event_has_a_bound() -> None:
@@ -91,6 +99,14 @@ def test_a_snapshot_replaces_everything_before_it() -> None:
     again = Answer.of([Entry(EventId(1, 1), "token", text_data("other")), snapshot])
     assert again.text == "Hello"
     assert snapshot.id == (1, 9)
+
+
+def test_a_refusal_is_text_that_a_snapshot_still_marks() -> None:
+    said = [Entry(EventId(1, 1), "token", text_data("Well. ")), Entry(EventId(1, 2), "token", refusal_data("No."))]
+    answer = Answer.of([Answer.of(said).snapshot(EventId(1, 2))])
+    assert (answer.text, answer.refusal) == ("Well. No.", "No.")
+    again = Answer.of([*said, Entry(EventId(2, 0), "restarted", b"{}")])
+    assert (again.text, again.refusal) == ("", "")
 
 
 def test_no_entry_can_have_the_cursor_of_the_start() -> None:

@@ -47,6 +47,9 @@ class Recorder:
     def text(self, text: str) -> None:
         self.took.append(text)
 
+    def refusal(self, text: str) -> None:
+        self.took.append(("refusal", text))
+
     def reasoning(self, text: str) -> None:
         self.took.append(("reasoning", text))
 

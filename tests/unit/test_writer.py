@@ -102,14 +102,18 @@ async def test_events_keep_their_order_and_kinds(writer: Writer, log: Recorder) 
     attempt.reasoning("hm")
     attempt.text("a")
     attempt.text("b")
+    attempt.refusal("n")
+    attempt.refusal("o")
     attempt.tool_call(0, "{", "call_1", "look")
     attempt.tool_call(0, "}")
     await writer.settle(attempt)
     last = attempt.close("completed", b"{}")
     assert last.before == 9, "the entries in the log, the attempt's opening the last of them"
     assert ids(last) == [
-        ("3-1", "reasoning"), ("3-2", "token"), ("3-3", "tool_call"), ("3-4", "tool_call"), ("3-5", "completed"),
+        ("3-1", "reasoning"), ("3-2", "token"), ("3-3", "token"), ("3-4", "tool_call"), ("3-5", "tool_call"),
+        ("3-6", "completed"),
     ]  # fmt: skip
+    assert [data for _, data in last.events[1:3]] == [b'{"text":"ab"}', b'{"refusal":true,"text":"no"}']
     assert log.batches == []
 
 

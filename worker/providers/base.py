@@ -32,6 +32,9 @@ class Sink(Room, Protocol):
     def text(self, text: str) -> None:
         """Take a piece of the answer."""
 
+    def refusal(self, text: str) -> None:
+        """Take a piece of the answer that the provider marks as its refusal to give one."""
+
     def reasoning(self, text: str) -> None:
         """Take a piece of the thinking that the provider shows."""
 

@@ -72,8 +72,10 @@ class _Answer:
         if choices := chunk.get("choices"):
             choice = choices[0]
             delta = choice.get("delta") or {}
-            if text := delta.get("content") or delta.get("refusal"):
+            if text := delta.get("content"):
                 self._sink.text(text)
+            if text := delta.get("refusal"):
+                self._sink.refusal(text)
             if text := delta.get("reasoning_content") or delta.get("reasoning"):
                 self._sink.reasoning(text)
             for piece in delta.get("tool_calls") or ():

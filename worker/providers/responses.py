@@ -211,9 +211,12 @@ class _Listener:
 
     def _hand_on(self, piece: dict[str, Any]) -> bool:
         match piece["type"]:
-            case "response.output_text.delta" | "response.refusal.delta":
+            case "response.output_text.delta":
                 self.heard = True
                 self._sink.text(piece["delta"])
+            case "response.refusal.delta":
+                self.heard = True
+                self._sink.refusal(piece["delta"])
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
                 self.heard = True
                 self._sink.reasoning(piece["delta"])
@@ -297,7 +300,8 @@ def _summary(item: dict[str, Any]) -> str:
 
 def _hand_on_rest(output: list[dict[str, Any]], written: Answer, sink: Sink) -> None:
     """Hand on what of a finished output is not written yet. Raises RunLost when it does not go on from what is."""
-    text = "".join(part.get("text") or part.get("refusal") or "" for part in _parts(output))
+    said = [(part["type"], part.get("text") or part.get("refusal") or "") for part in _parts(output)]
+    text = "".join(piece for _, piece in said)
     calls = [item for item in output if item["type"] == "function_call"]
     known = written.tool_calls
     begun = zip(calls, known, strict=False)
@@ -312,7 +316,10 @@ def _hand_on_rest(output: list[dict[str, Any]], written: Answer, sink: Sink) -> 
     thinking = "".join(_summary(item) for item in output if item["type"] == "reasoning")
     if thinking.startswith(written.reasoning):
         sink.reasoning(thinking[len(written.reasoning) :])
-    sink.text(text[len(written.text) :])
+    known_characters = len(written.text)
+    for kind, piece in said:
+        (sink.refusal if kind == "refusal" else sink.text)(piece[known_characters:])
+        known_characters = max(0, known_characters - len(piece))
     for index, call in enumerate(calls):
         if index < len(known):
             sink.tool_call(index, call["arguments"][len(known[index]["arguments"]) :])
