@@ -639,7 +639,7 @@ class Stream:
 
     def __init__(self, web: httpx2.AsyncClient, server: Server) -> None:
         self.sink, self.events = Sink(), list[bytes]()
-        calls = Calls(Poster(web, server.url), httpx2.AsyncBaseTransport())
+        calls = Calls(Poster(web, server.url), Transport())
         self.done = asyncio.create_task(http.stream(calls, "v1/x", {"a": 1}, self.sink, self.take))
 
     def take(self, event: ServerSentEvent) -> bool:

@@ -12,7 +12,7 @@ from tests.provider import HttpError, ScriptedProvider, Text
 from worker.failures import is_stale_connection
 from worker.providers import http
 from worker.providers.calls import Calls
-from worker.providers.transport import StaleConnection, Transport
+from worker.providers.transport import Prepared, StaleConnection, Transport
 
 HELLO = [{"role": "user", "content": "Hi"}]
 
@@ -32,7 +32,7 @@ class Counted:
         return await self._sdk.post(path, options={**options, "headers": headers}, **asked)
 
 
-def client(name: str, provider: ScriptedProvider, transport: httpx2.AsyncBaseTransport) -> tuple[Any, str]:
+def client(name: str, provider: ScriptedProvider, transport: Transport) -> tuple[Any, str]:
     how: dict[str, Any] = {"api_key": "sk-1", "max_retries": 0, "timeout": None, "http_client": http.client(transport)}
     if name == "openai":
         return openai.AsyncOpenAI(base_url=provider.openai_url, **how), "/chat/completions"
@@ -136,7 +136,7 @@ class Stale(Transport):
 
     stale = False
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+    async def ask(self, prepared: Prepared, body: bytes) -> httpx2.Response:
         if self.stale:
             raise StaleConnection("closed while idle")
-        return await super().handle_async_request(request)
+        return await super().ask(prepared, body)

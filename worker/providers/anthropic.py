@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-import httpx2
 from anthropic import AsyncAnthropic
 
 from shared.claude import json_way
@@ -15,6 +14,7 @@ from worker.providers.anthropic_request import body
 from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, word
 from worker.providers.calls import Calls
 from worker.providers.sse import ServerSentEvent
+from worker.providers.transport import Transport
 
 REASONS: Final = {
     "end_turn": "stop",
@@ -29,7 +29,7 @@ REASONS: Final = {
 class AnthropicProvider:
     """Streams `POST /v1/messages`, through the SDK's request and over our own transport."""
 
-    def __init__(self, config: ProviderConfig, transport: httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, config: ProviderConfig, transport: Transport) -> None:
         key = config.api_key.get_secret_value() if config.api_key else None
         if key is None and config.base_url is None:
             raise NotConfigured

@@ -5,9 +5,11 @@ other work, a third of all that a worker did for a job. From one call to the nex
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import httpx2
+
+from worker.providers.transport import Prepared, Transport
 
 HEADERS: Final = {"Content-Type": "application/json", "X-Stainless-Raw-Response": "stream"}
 """The second is the SDKs' word for: give the response back unread."""
@@ -18,21 +20,14 @@ _OF_ONE_CALL: Final = (b"content-length", b"cookie")
 """Headers that are about one body, or from an answer to an earlier one (cookies of what stands in front of an API)."""
 
 
-class _Said(NamedTuple):
-    """What a request says beside its body."""
-
-    url: httpx2.URL
-    headers: list[tuple[bytes, bytes]]
-
-
 class Calls:
     """POSTs with one SDK's client."""
 
-    def __init__(self, sdk: Any, transport: httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, sdk: Any, transport: Transport) -> None:
         self._sdk = sdk
         self._transport = transport
-        self._last: dict[str, _Said] = {}
-        self._known: dict[str, _Said] = {}
+        self._last: dict[str, Prepared] = {}
+        self._known: dict[str, Prepared] = {}
         """What it has said twice in a row on a path. What is another each time never gets here."""
 
     async def post(self, path: str, body: bytes) -> httpx2.Response:
@@ -41,14 +36,14 @@ class Calls:
             response: httpx2.Response = await self._sdk.post(path, content=body, **UNREAD)
             self._learn(path, response.request)
             return response
-        request = httpx2.Request("POST", known.url, headers=known.headers, content=body)
-        response = await self._transport.handle_async_request(request)
-        return response if response.is_success else await self._judged(path, response)
+        response = await self._transport.ask(known, body)
+        return response if 200 <= response.status_code < 300 else await self._judged(path, response)
 
     def _learn(self, path: str, request: httpx2.Request) -> None:
         headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _OF_ONE_CALL]
-        said = _Said(request.url, headers)
-        if self._last.get(path) == said:
+        said = self._transport.prepare(httpx2.Request("POST", request.url, headers=headers, content=b""))
+        last = self._last.get(path)
+        if last is not None and (last.origin, last.head) == (said.origin, said.head):
             self._known[path] = said
         self._last[path] = said
 

@@ -38,11 +38,17 @@ async def stream(calls: Calls, path: str, body: object, sink: Room, take: Callab
 
 async def _hear(response: httpx2.Response, sink: Room, take: Callable[[ServerSentEvent], bool]) -> None:
     try:
-        if response.headers.get("content-type", "").partition(";")[0].strip().lower() in DOCUMENTS:
+        if _media_type(response) in DOCUMENTS:
             await _refuse(response)
         await _listen(response, sink, take)
     finally:
         await response.aclose()
+
+
+def _media_type(response: httpx2.Response) -> str:
+    # (The bytes: httpx2 tries encodings on all headers before it gives one out as a text.)
+    kinds = [value for name, value in response.headers.raw if name.lower() == b"content-type"]
+    return b", ".join(kinds).decode("latin-1").partition(";")[0].strip().lower()
 
 
 async def _refuse(response: httpx2.Response) -> NoReturn:

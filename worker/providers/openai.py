@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import httpx2
 from openai import AsyncOpenAI
 
 from shared.events import load
@@ -14,14 +13,13 @@ from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Trun
 from worker.providers.calls import Calls
 from worker.providers.openai_request import body
 from worker.providers.sse import ServerSentEvent
+from worker.providers.transport import Transport
 
 
 class OpenAIProvider:
     """Streams `POST /chat/completions`, through the SDK's request and over our own transport."""
 
-    def __init__(
-        self, config: ProviderConfig, transport: httpx2.AsyncBaseTransport, *, compatible: bool = False
-    ) -> None:
+    def __init__(self, config: ProviderConfig, transport: Transport, *, compatible: bool = False) -> None:
         """`compatible`: a server that speaks the API as it was before OpenAI renamed `max_tokens`."""
         self._continues = config.continues
         key = config.api_key.get_secret_value() if config.api_key else None

@@ -5,7 +5,6 @@ import logging
 from contextlib import suppress
 from typing import Any, Final
 
-import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 from shared.events import Answer, load
@@ -18,6 +17,7 @@ from worker.providers.calls import Calls
 from worker.providers.responses_request import body
 from worker.providers.run import Run
 from worker.providers.sse import ServerSentEvent
+from worker.providers.transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ CANCEL_TRIES: Final = 3
 class ResponsesProvider:
     """Streams `POST /responses`, goes on with `GET /responses/{id}`, as the other providers stream."""
 
-    def __init__(self, config: ProviderConfig, transport: httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, config: ProviderConfig, transport: Transport) -> None:
         key = config.api_key.get_secret_value() if config.api_key else None
         if key is None and config.base_url is None:
             raise NotConfigured

@@ -6,7 +6,7 @@ body by iterators, where a stream of tokens is best handed on as it arrives (`AN
 """
 
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx2
 
@@ -25,6 +25,17 @@ ANSWER: Final = "rejoin.answer"
 _PORTS: Final = {"http": 80, "https": 443}
 
 
+class Prepared(NamedTuple):
+    """All that a request says beside its body."""
+
+    origin: Origin
+    head: bytes
+    """Without the body's length, and without the line that ends it."""
+    sized: bool
+    """Whether it says that length."""
+    request: httpx2.Request
+
+
 class Transport(httpx2.AsyncBaseTransport):
     """Keeps connections for the next request. Closing it twice is fine: several clients share it."""
 
@@ -34,11 +45,14 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request, return when the answer's head is there. Raises httpx2's errors."""
-        url = request.url
-        origin = Origin(url.scheme, url.host, url.port or _PORTS[url.scheme])
-        body = await request.aread()
+        return await self.ask(self.prepare(request), await request.aread())
+
+    async def ask(self, prepared: Prepared, body: bytes) -> httpx2.Response:
+        """As `handle_async_request`, with a request that may be asked any number of times, with any body."""
+        origin, said, sized, request = prepared
         connection = self._kept(origin) or await self._dialer.connect(origin)
-        answer = connection.ask(self._bytes(request, origin, body))
+        length = b"Content-Length: %d\r\n" % len(body) if sized else b""
+        answer = connection.ask(b"%b%b\r\n%b" % (said, length, body))
         try:
             head = await answer.head
         except BaseException:
@@ -79,14 +93,19 @@ class Transport(httpx2.AsyncBaseTransport):
         connection.resume()
         connections.append((connection, now_s))
 
-    def _bytes(self, request: httpx2.Request, origin: Origin, body: bytes) -> bytes:
-        target = request.url.raw_path
-        headers = [b"%b: %b\r\n" % header for header in request.headers.raw]
+    def prepare(self, request: httpx2.Request) -> Prepared:
+        """Return what a request says, to be sent with `ask`."""
+        url = request.url
+        origin = Origin(url.scheme, url.host, url.port or _PORTS[url.scheme])
+        target = url.raw_path
+        said = [header for header in request.headers.raw if header[0].lower() != b"content-length"]
+        headers = [b"%b: %b\r\n" % header for header in said]
         if self._dialer.plain_proxy(origin):
-            target = str(request.url).encode("ascii")
+            target = str(url).encode("ascii")
             if (who := self._dialer.credentials(origin)) is not None:
                 headers.append(b"Proxy-Authorization: %b\r\n" % who.encode())
-        return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method.encode(), target, b"".join(headers), body)
+        head = b"%b %b HTTP/1.1\r\n%b" % (request.method.encode(), target, b"".join(headers))
+        return Prepared(origin, head, len(said) < len(request.headers.raw), request)
 
 
 class _Body(httpx2.AsyncByteStream):
