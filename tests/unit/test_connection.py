@@ -883,8 +883,16 @@ async def test_a_proxy_that_says_nothing_is_a_timeout(monkeypatch: pytest.Monkey
         await eventually(lambda: proxy.left == 1, 1)
 
 
-@pytest.mark.parametrize("address", ["socks5://127.0.0.1:1", "https://127.0.0.1:1", "http://"])
-async def test_a_proxy_of_another_kind_is_a_connect_error(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["socks5://u:canary@127.0.0.1:1", "https://canary@127.0.0.1:1", "http://", "http://canary:x", "http://[::canary"],
+)
+async def test_a_proxy_of_another_kind_is_a_connect_error_and_said_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, address: str
+) -> None:
+    """Once, by its name: all calls through it will fail, and its address may hold a password."""
     monkeypatch.setenv("all_proxy", address)
     with pytest.raises(httpx2.ConnectError):
         await get("http://origin.test/")
+    assert caplog.text.count("ALL_PROXY: only http:// proxies are known") == 1
+    assert "canary" not in caplog.text

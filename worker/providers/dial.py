@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import socket
 import ssl
 from typing import Final, NamedTuple
@@ -12,6 +13,8 @@ import aiohappyeyeballs
 import httpx2
 
 from worker.providers.connection import Connection
+
+logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """Silence after the connect is judged by the attempt's own clocks (`Attempt.watch`), not here."""
@@ -34,6 +37,12 @@ class Dialer:
     def __init__(self) -> None:
         self._tls: ssl.SSLContext = httpx2.create_ssl_context()
         self._proxies = getproxies()
+        for name in ("http", "https", "all"):
+            if (proxy := self._proxies.get(name)) and _way(proxy) is None:
+                # (Its address may have a password in it.)
+                logger.warning(
+                    "%s_PROXY: only http:// proxies are known; who is behind it is out of reach", name.upper()
+                )
 
     def plain_proxy(self, origin: Origin) -> bool:
         """Say whether requests go to a proxy that reads them: `http:` only, `https:` goes through a tunnel."""
@@ -63,10 +72,10 @@ class Dialer:
         if proxy is None:
             sock = await _open(origin.host, origin.port)
         else:
-            way = urlsplit(proxy)
-            if way.scheme != "http" or way.hostname is None:
+            way = _way(proxy)
+            if way is None:
                 raise httpx2.ConnectError("only http:// proxies are known")
-            sock = await _open(way.hostname, way.port or 80)
+            sock = await _open(*way)
             if origin.scheme == "https":
                 try:
                     await self._tunnel(sock, origin)
@@ -100,6 +109,15 @@ class Dialer:
             return None
         proxy = self._proxies.get(origin.scheme) or self._proxies.get("all")
         return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+
+
+def _way(proxy: str) -> tuple[str, int] | None:
+    """Return host and port of a proxy; None when it is one that we cannot talk to."""
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return (parts.hostname, parts.port or 80) if parts.scheme == "http" and parts.hostname else None
+    except ValueError:
+        return None
 
 
 async def _open(host: str, port: int) -> socket.socket:
