@@ -1,6 +1,7 @@
 """The events of a job's log: their ids, their JSON, and what several of them add up to."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -94,11 +95,22 @@ def dump(value: Any) -> bytes:
 
 
 def load(data: bytes) -> Any:
-    """Read JSON, lone surrogates included."""
+    """Read JSON, lone surrogates included. Raises ValueError for what is none, or is too deep."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        return json.loads(data)
+        try:
+            return json.loads(data, parse_float=_finite, parse_constant=_finite)
+        except RecursionError:
+            raise ValueError("too deep") from None
+
+
+def _finite(number: str) -> float:
+    """Return a number as JSON has them: `NaN` and `Infinity`, or what is as large, nobody else could read."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError("not a finite number")
+    return value
 
 
 def text_data(text: str) -> bytes:
@@ -149,11 +161,37 @@ class Answer:
 
     def _begin(self, attempt: int) -> None:
         self.attempt = attempt
-        self.text = ""
-        self.refusal = ""
+        self._said: dict[str, list[str]] = {"text": [], "refusal": [], "reasoning": []}
+        """Pieces, joined when somebody looks: there may be a hundred thousand of them."""
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._arguments: dict[int, list[str]] = {}
+        """Pieces by the call's index."""
+
+    @property
+    def text(self) -> str:
+        return self._joined("text")
+
+    @property
+    def refusal(self) -> str:
         """What of the text the provider calls a refusal."""
-        self.reasoning = ""
-        self.tool_calls: list[dict[str, Any]] = []
+        return self._joined("refusal")
+
+    @property
+    def reasoning(self) -> str:
+        return self._joined("reasoning")
+
+    def _joined(self, kind: str) -> str:
+        pieces = self._said[kind]
+        pieces[:] = ["".join(pieces)]
+        return pieces[0]
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The calls in the order in which they began, their arguments as far as they have come."""
+        for index, pieces in self._arguments.items():
+            self._calls[index]["arguments"] += "".join(pieces)
+        self._arguments.clear()
+        return list(self._calls.values())
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> "Answer":
@@ -166,11 +204,11 @@ class Answer:
         """Apply one event. A restart drops what earlier attempts sent; a snapshot replaces everything."""
         if entry.event == TOKEN:
             data = load(entry.data)
-            self.text += data["text"]
+            self._said["text"].append(data["text"])
             if data.get("refusal"):
-                self.refusal += data["text"]
+                self._said["refusal"].append(data["text"])
         elif entry.event == REASONING:
-            self.reasoning += load(entry.data)["text"]
+            self._said["reasoning"].append(load(entry.data)["text"])
         elif entry.event == TOOL_CALL:
             self._add_tool_call(load(entry.data))
         elif entry.event == STARTED:
@@ -180,23 +218,17 @@ class Answer:
             self._begin(entry.id.attempt)
         elif entry.event == SNAPSHOT:
             state = load(entry.data)
-            self.attempt, self.text = state["attempt"], state["text"]
-            self.reasoning, self.tool_calls = state["reasoning"], state["tool_calls"]
-            self.refusal = state.get("refusal", "")
+            self.attempt = state["attempt"]
+            said = state["text"], state.get("refusal", ""), state["reasoning"]
+            self._said = dict(zip(self._said, ([text] for text in said), strict=True))
+            self._calls = {call["index"]: call for call in state["tool_calls"]}
+            self._arguments = {}
 
     def _add_tool_call(self, piece: dict[str, Any]) -> None:
-        for call in self.tool_calls:
-            if call["index"] == piece["index"]:
-                call["arguments"] += piece.get("arguments", "")
-                return
-        self.tool_calls.append(
-            {
-                "index": piece["index"],
-                "id": piece.get("id"),
-                "name": piece.get("name"),
-                "arguments": piece.get("arguments", ""),
-            }
-        )
+        index = piece["index"]
+        if index not in self._calls:
+            self._calls[index] = {"index": index, "id": piece.get("id"), "name": piece.get("name"), "arguments": ""}
+        self._arguments.setdefault(index, []).append(piece.get("arguments", ""))
 
     def snapshot(self, id: EventId) -> Entry:
         """Return the event that brings a reader with an unknown cursor to this state."""

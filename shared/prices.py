@@ -31,10 +31,11 @@ class Usage(BaseModel):
     def told(cls, **figures: object) -> "Usage | None":
         """Return what a provider says; None when its figures are none."""
         try:
-            usage = cls.model_validate(figures)
+            usage = cls.model_validate(figures, strict=True)
         except ValidationError:
             return None
-        return usage if usage.input_tokens + usage.output_tokens <= MOST_TOKENS else None
+        most = max(usage.input_tokens + usage.output_tokens, usage.cached_input_tokens, usage.reasoning_tokens)
+        return usage if most <= MOST_TOKENS else None
 
     def shown(self) -> dict[str, Any]:
         """Return what a reader is shown: no `reasoning_tokens` where nobody has told of any."""

@@ -210,6 +210,8 @@ class Settings(BaseSettings):
     """What an owner's calls may cost a day (UTC). Up to there, scripts compare costs without loss."""
     max_tokens: PositiveInt | None = Field(None, alias="REJOIN_MAX_TOKENS", le=1_000_000)
     max_queue: PositiveInt = Field(10_000, alias="REJOIN_MAX_QUEUE")
+    max_answer_bytes: PositiveInt = Field(8_388_608, alias="REJOIN_MAX_ANSWER_BYTES", le=268_435_456)
+    """What one answer may take in its log: text, thinking and tool calls as JSON, and 16 bytes an event."""
     max_body_bytes: PositiveInt = Field(1_048_576, alias="REJOIN_MAX_BODY_BYTES")
     cors_origins: Annotated[list[Origin], NoDecode, BeforeValidator(_split_list)] = Field(
         [], alias="REJOIN_CORS_ORIGINS"

@@ -12,6 +12,13 @@ _PATTERNS: Final = jsonschema_rs.RegexOptions()
 """Patterns that take linear time: a client's schema must not keep a worker busy for ever."""
 
 
+MAX_CHARACTERS: Final = 1_048_576
+"""Of an answer that is to be JSON, twice the longest that a model writes: it is read and checked as one."""
+
+MAX_DEPTH: Final = 200
+"""Of its value. Readers' own limits begin at some hundreds."""
+
+
 class Misfit(Exception):
     """The text is not JSON, or not of the shape that was asked for. Says nothing of the text."""
 
@@ -37,12 +44,28 @@ def parsed(text: str, format: ResponseFormat) -> Any:
         value = load(text.encode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError):
         raise Misfit from None
+    if _too_deep(value):
+        raise Misfit
     if format.schema_value is None:
         if not isinstance(value, dict):
             raise Misfit
     elif not _validator(format.schema_value).is_valid(value):
         raise Misfit
     return value
+
+
+def _too_deep(value: Any) -> bool:
+    layer = [value]
+    for _ in range(MAX_DEPTH):
+        layer = [
+            inner
+            for item in layer
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not layer:
+            return False
+    return True
 
 
 def reading(text: str) -> Any:

@@ -16,10 +16,10 @@ from shared.prices import Usage
 from shared.queue import Claim
 from shared.requests import JobRequest
 from shared.spent import UNASKED, Settlement
-from shared.structured import Misfit, parsed
+from shared.structured import MAX_CHARACTERS, Misfit, parsed
 from worker.continuation import Continuation
 from worker.failures import UNKNOWN, Failure, explain, failure, is_stale_connection
-from worker.providers.base import Finish, Provider, StreamError
+from worker.providers.base import AnswerTooLarge, Finish, Provider, StreamError
 from worker.providers.run import Half, Run
 from worker.writer import REFUSAL, AttemptLog, Writer
 
@@ -34,7 +34,7 @@ NO_ANSWER: Final = ("tool_calls", "content_filter")
 
 BILLED_SILENCE: Final = (
     "first_token_timeout", "idle_timeout", "job_timeout", "provider_truncated", "provider_protocol", "storage_full",
-    "invalid_output",
+    "invalid_output", "answer_too_large",
 )  # fmt: skip
 """Failures of a call that a provider may have worked on all the same."""
 
@@ -143,6 +143,7 @@ class Attempt:
         """The whole answer, where it has to be checked in the end."""
         self._refused = False
         """Whether the provider calls a part of it a refusal: that is not to be checked."""
+        self._text_size = 0
         self._usage: Usage | None = None
         """What the provider says that the call has taken so far."""
         self._call: asyncio.Task[Finish] | None = None
@@ -169,22 +170,26 @@ class Attempt:
         self._heard_s = mono_s()
 
     def text(self, text: str) -> None:
-        if not self._heard:
+        # (An empty piece is no sign of life.)
+        if not self._heard and text:
             self._hear()
         if self._continuation is not None:
             text = self._continuation.feed(text)
+        self.log.text(text)
         if self._text is not None:
             self._text.append(text)
-        self.log.text(text)
+            self._text_size += len(text)
+            if self._text_size > MAX_CHARACTERS:
+                raise AnswerTooLarge
 
     def refusal(self, text: str) -> None:
-        if not self._heard:
+        if not self._heard and text:
             self._hear()
         self._refused = True
         self.log.refusal(text)
 
     def reasoning(self, text: str) -> None:
-        if not self._heard:
+        if not self._heard and text:
             self._hear()
         self.log.reasoning(text)
 
@@ -217,7 +222,9 @@ class Attempt:
         self._continuation = Continuation(text)
         if self._text is not None:
             self._text.append(text)
+            self._text_size = len(text)
         self._kept = len(text)
+        self.log.go_on(self._kept)
         if self._continuation.prefix:
             self.request = self.request.continued_from(self._continuation.prefix)
 
@@ -226,9 +233,11 @@ class Attempt:
         self.run, half = Run.at_bookmark(bookmark, written)
         self._kept = len(written.text) + len(written.reasoning)
         self._kept += sum(len(call["arguments"]) for call in written.tool_calls)
+        self.log.go_on(self._kept)
         if self._text is not None:
             self._text.append(written.text)
             self._refused = bool(written.refusal)
+            self._text_size = len(written.text)
         self.log.follow(self._bookmark, new=False)
         if half is not None:
             takers = {REASONING: self.log.reasoning, REFUSAL: self.log.refusal}

@@ -13,8 +13,11 @@ class Continuation:
 
     def feed(self, piece: str) -> str:
         """Return what of this piece is new to the reader."""
-        while self._held and piece and piece[0] == self._held[0]:
-            self._held, piece = self._held[1:], piece[1:]
+        if not self._held:
+            return piece
+        most = min(len(self._held), len(piece))
+        known = next((at for at in range(most) if piece[at] != self._held[at]), most)
+        self._held, piece = self._held[known:], piece[known:]
         if piece:
             self._held = ""
         return piece

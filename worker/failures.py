@@ -14,7 +14,7 @@ import anthropic
 import httpx2
 import openai
 
-from worker.providers.base import NotAStream, NotConfigured, RunLost, StreamError, Truncated
+from worker.providers.base import AnswerTooLarge, NotAStream, NotConfigured, RunLost, StreamError, Truncated
 from worker.providers.sse import EventTooLarge
 from worker.providers.transport import StaleConnection
 
@@ -45,6 +45,7 @@ CODES: Final = {
     "provider_truncated": (True, "The provider's answer ended before it was whole."),
     "provider_run_lost": (True, "The provider has lost the answer that it was working on."),
     "provider_protocol": (True, "The provider's answer could not be read."),
+    "answer_too_large": (False, "The answer is longer than it may be."),
     "first_token_timeout": (True, "The provider sent no first token in time."),
     "idle_timeout": (True, "The provider fell silent in mid-answer."),
     "job_timeout": (True, "The job took longer than it may."),
@@ -116,6 +117,9 @@ STATUSES: Final = {
     529: "provider_overloaded",
 }
 
+LONGEST_MESSAGE: Final = 10_000
+"""Of what is looked through for words that tell what is wrong."""
+
 WORDY: Final = frozenset((None, 400, 413, 422, 500))
 """Statuses (or none, in a stream) under which only the message tells what is wrong."""
 
@@ -166,6 +170,8 @@ def explain(error: BaseException) -> Failure:
     match error:
         case NotConfigured():
             return failure("provider_not_configured")
+        case AnswerTooLarge():
+            return failure("answer_too_large")
         case Truncated():
             return failure("provider_truncated")
         case RunLost():
@@ -224,18 +230,23 @@ def _code(status: int | None, error: object) -> str:
             return "provider_bad_request"
         # Compatible servers put the status into the object.
         status = next((int(kind) for kind in kinds if re.fullmatch("[1-5][0-9][0-9]", kind)), 500)
+    if status < 400:
+        # A redirection, which nobody follows with a key in hand.
+        return "provider_protocol"
     return STATUSES.get(status) or ("provider_error" if status >= 500 else "provider_bad_request")
 
 
 def _said(error: object) -> tuple[list[str], str]:
     """Return codes and types, the closer one first, and the message of an error object, whatever its shape."""
     if isinstance(error, str):
-        return [error], error
+        return [error[:LONGEST_MESSAGE]], error[:LONGEST_MESSAGE]
     if not isinstance(error, dict):
         return [], ""
     deeper = error.get("innererror")
     kinds = [error.get("code"), error.get("type"), deeper.get("code") if isinstance(deeper, dict) else None]
     message = error.get("message") or error.get("detail")
+    if isinstance(message, str):
+        message = message[:LONGEST_MESSAGE]
     return [str(kind) for kind in kinds if isinstance(kind, str | int)], message if isinstance(message, str) else ""
 
 

@@ -85,7 +85,7 @@ class Workshop:
         self.queue = Queue(self._leading, leading, self.keys, settings.limits)
         self._ends = Queue(self._writing, writing, self.keys, settings.limits)
         self._log = Log(self._writing, writing, self.keys)
-        self._writer = Writer(self._log)
+        self._writer = Writer(self._log, settings.max_answer_bytes)
         self._presence = Presence(leading, self.keys)
         self._prices = Prices.read(settings.prices)
         self._subscriber = Subscriber(settings.redis_url)

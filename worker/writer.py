@@ -15,6 +15,7 @@ from shared.clock import mono_s
 from shared.events import REASONING, TOKEN, TOOL_CALL, EventId, dump, refusal_data, text_data
 from shared.log import Append, Log
 from shared.redis import REDIS_FAULTS, DataError, is_damage, is_full
+from worker.providers.base import AnswerTooLarge
 from worker.providers.run import Half
 from worker.text import Surrogates
 
@@ -51,6 +52,15 @@ LINGER_S: Final = 0.002
 MAX_PENDING: Final = 8 * 1024 * 1024
 """Characters that a worker keeps while Redis is away; beyond it the providers are not read any more."""
 
+EVENT_BYTES: Final = 16
+"""What an event counts for beside its data in the size of an answer, so that empty ones are not for nothing."""
+
+MAX_TOOL_CALLS: Final = 1_000
+"""Calls of tools in one answer."""
+
+LONGEST_NAME: Final = 256
+"""Of a tool that is called, and of the call's id."""
+
 FULL_S: Final = 2.0
 """How long a server without memory is waited for before the attempts that it has no room for are failed."""
 
@@ -80,6 +90,8 @@ class AttemptLog:
         self.attempt = attempt
         self.characters = 0
         """Text and reasoning so far: the estimate of a usage that the provider never sent."""
+        self._around = 0
+        """Bytes that the answer takes in the log beside these characters."""
         self.refused = False
         self._writer = writer
         self._on_refused = on_refused
@@ -101,6 +113,10 @@ class AttemptLog:
         """Say whether the provider has sent anything."""
         return self._seq > 1 or bool(self._event) or bool(self._closed)
 
+    def go_on(self, characters: int) -> None:
+        """Count what earlier attempts have left of this answer."""
+        self._around += characters
+
     def follow(self, bookmark: Callable[[Half | None], bytes], *, new: bool) -> None:
         """Put a bookmark of the provider's own run behind every append; at once, when the run is `new`."""
         self._bookmark = bookmark
@@ -109,10 +125,13 @@ class AttemptLog:
             self._writer.wake(self, urgent=True)
 
     def text(self, text: str) -> None:
+        """Add a piece of the answer. Raises AnswerTooLarge behind the last one for which there is room."""
         if text.__class__ is not str or not text or (self._event is not TOKEN and self._event):
             self._add(TOKEN, text)
             return
         # What nearly every token is: `_add` and what that calls, in one go.
+        if self.characters + self._around > self._writer.max_answer_bytes:
+            raise AnswerTooLarge
         self._event = TOKEN
         self._parts.append(text)
         characters = len(text)
@@ -133,23 +152,36 @@ class AttemptLog:
 
     def tool_call(self, index: int, arguments: str, id: str | None = None, name: str | None = None) -> None:
         """Add a piece of a tool call; id and name come with its first piece."""
-        _check_text(arguments)
+        _check_call(index, arguments, id, name)
+        self._bound()
         self._close_text()
         piece: dict[str, object] = {"index": index, "arguments": arguments}
         if id is not None:
             piece |= {"id": id, "name": name}
-        self._closed.append((TOOL_CALL, dump(piece)))
-        self._written(len(arguments))
+        data = dump(piece)
+        self._close(TOOL_CALL, data, len(arguments))
+        self.characters += len(arguments)
+        self._written(len(data))
 
     def _add(self, event: str, text: str) -> None:
         if not text:
             return
         _check_text(text)
+        self._bound()
         if self._event != event:
             self._close_text()
             self._event = event
         self._parts.append(text)
+        self.characters += len(text)
         self._written(len(text))
+
+    def _bound(self) -> None:
+        if self.characters + self._around > self._writer.max_answer_bytes:
+            raise AnswerTooLarge
+
+    def _close(self, event: str, data: bytes, characters: int) -> None:
+        self._closed.append((event, data))
+        self._around += len(data) - characters + EVENT_BYTES
 
     def _written(self, characters: int) -> None:
         self._waiting = True
@@ -157,7 +189,6 @@ class AttemptLog:
         self._writer.wake(self, urgent=self._seq == 1)
 
     def _note(self, characters: int) -> None:
-        self.characters += characters
         if not self.refused:
             self._noted += characters
             self._writer.pending += characters
@@ -176,7 +207,8 @@ class AttemptLog:
             text += self._surrogates.rest()
         if text:
             refused = self._event == REFUSAL
-            self._closed.append((TOKEN, refusal_data(text)) if refused else (self._event, text_data(text)))
+            event, data = (TOKEN, refusal_data(text)) if refused else (self._event, text_data(text))
+            self._close(event, data, len(text))
         self._parts.clear()
         if whole:
             self._event = ""
@@ -232,6 +264,18 @@ def _check_text(text: object) -> None:
         raise TypeError("not a text")
 
 
+def _check_call(index: object, arguments: object, id: object, name: object) -> None:
+    """Raise for what is no piece of a tool call: readers are to get numbers and names as they are documented."""
+    _check_text(arguments)
+    for value in (id, name):
+        if value is not None:
+            _check_text(value)
+    if type(index) is not int or index < 0:
+        raise TypeError("not a number of a tool call")
+    if index >= MAX_TOOL_CALLS or len(str(id or "")) > LONGEST_NAME or len(str(name or "")) > LONGEST_NAME:
+        raise AnswerTooLarge
+
+
 def _finish(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -240,8 +284,9 @@ def _finish(future: asyncio.Future[None]) -> None:
 class Writer:
     """Appends for all attempts of the worker, and waits out Redis' absence."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, max_answer_bytes: int) -> None:
         self._log = log
+        self.max_answer_bytes = max_answer_bytes
         self._dirty: dict[AttemptLog, None] = {}
         self.pending = 0
         """Characters that the logs have noted and that have not been taken."""

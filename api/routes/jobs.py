@@ -35,8 +35,9 @@ CONFIRM_S: Final = 2.0
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    # An answer may carry a ticket.
-    return Response(dump(value), status, {"Cache-Control": "no-store", **(headers or {})}, JSON)
+    # An answer may carry a ticket; and what a model wrote is not to be taken for a page.
+    fixed = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(dump(value), status, {**fixed, **(headers or {})}, JSON)
 
 
 @router.post(

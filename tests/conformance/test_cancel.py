@@ -70,6 +70,7 @@ async def test_what_cannot_be_stored_is_not_read(bench: Bench, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(type(writer), "full", property(lambda _: not room.is_set()))
         patch.setattr(writer, "room", wait_for_room)
+        patch.setattr(writer, "max_answer_bytes", 2**30)
         bench.script(Text("first "), *[Text("x" * 100_000) for _ in range(100)], Tokens("the end"))
         job_id = await bench.submit()
         await asyncio.wait_for(held.wait(), 5)

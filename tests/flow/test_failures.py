@@ -130,7 +130,7 @@ def openai_event(said: object) -> RawBytes:
 REFUSED: list[tuple[str, str, Step, str]] = [
     *[(name, kind, Failure(kind), code) for name in BOTH for kind, code in KINDS],
     *[(name, f"status {status}", HttpError(status), code) for name in BOTH for status, code in (
-        (302, "provider_bad_request"),
+        (302, "provider_protocol"),
         (400, "provider_bad_request"),
         (402, "provider_quota_exhausted"),
         (405, "provider_bad_request"),
@@ -259,6 +259,7 @@ def test_every_code_of_the_tables_is_one_that_the_reader_is_told_of() -> None:
     tested = {code for _, _, _, code in [*REFUSED, *STREAMED, *IN_PLACE]}
     elsewhere = {
         "provider_not_configured", "internal_error", "storage_full", "invalid_output",
+        "answer_too_large",
         "first_token_timeout", "idle_timeout", "job_timeout", "provider_run_lost",
     }  # fmt: skip
     assert tested | elsewhere == set(CODES)

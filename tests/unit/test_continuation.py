@@ -1,5 +1,7 @@
 """The seam between two attempts of one text."""
 
+import time
+
 import pytest
 
 from worker.continuation import Continuation
@@ -22,3 +24,10 @@ def test_white_space_at_the_seam_comes_once(text: str, prefix: str, pieces: list
     continuation = Continuation(text)
     assert continuation.prefix == prefix
     assert "".join(map(continuation.feed, pieces)) == new
+
+
+def test_a_seam_of_a_million_blanks_takes_no_longer_than_its_length() -> None:
+    """CWE-407: it took hours, in which the worker did nothing else."""
+    continuation, began = Continuation("x" + " " * 1_000_000), time.process_time()
+    assert continuation.feed(" " * 1_000_000 + "y") == "y"
+    assert time.process_time() - began < 1

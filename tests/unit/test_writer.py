@@ -60,7 +60,7 @@ async def log() -> Recorder:
 
 @pytest.fixture
 async def writer(log: Recorder) -> AsyncIterator[Writer]:
-    writer = Writer(log)  # type: ignore[arg-type]
+    writer = Writer(log, 10_000_000)  # type: ignore[arg-type]
     task = asyncio.create_task(writer.run())
     yield writer
     task.cancel()

@@ -11,7 +11,17 @@ from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
 from worker.providers.anthropic_request import body
-from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, word
+from worker.providers.base import (
+    AnswerTooLarge,
+    Finish,
+    NotConfigured,
+    Sink,
+    StreamError,
+    Truncated,
+    figure,
+    text,
+    word,
+)
 from worker.providers.calls import Calls
 from worker.providers.sse import ServerSentEvent
 from worker.providers.transport import Transport
@@ -24,6 +34,17 @@ REASONS: Final = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+
+
+FIGURES: Final = (
+    "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens", "output_tokens_details",
+)  # fmt: skip
+
+MAX_SEALED_BYTES: Final = 1024 * 1024
+"""Of an answer's signatures and sealed thoughts, some kilobytes each, which go into the job's record."""
+
+BLOCK_BYTES: Final = 100
+"""What each block, and each piece of it, counts for beside its bytes."""
 
 
 class AnthropicProvider:
@@ -65,6 +86,10 @@ class _Answer:
         self._calls: dict[int, int] = {}
         """The number of a tool call by the index of its block."""
         self._thoughts: dict[int, dict[str, str]] = {}
+        self._pieces: dict[int, list[str]] = {}
+        """The text of a thought by the index of its block, joined in the end."""
+        self._sealed = 0
+        """Bytes of what is kept for the next turn and shown to nobody."""
 
     def take(self, event: ServerSentEvent) -> bool:
         """Take one event; True at the end marker."""
@@ -73,19 +98,29 @@ class _Answer:
         elif event.event == b"content_block_start":
             self._block(load(event.data))
         elif event.event == b"message_start":
-            self._usage.update(load(event.data)["message"].get("usage") or {})
+            self._used(load(event.data)["message"].get("usage"))
             if (usage := _usage(self._usage)) is not None:
                 self._sink.usage(usage)
         elif event.event == b"message_delta":
             message = load(event.data)
             self._reason = message["delta"].get("stop_reason") or self._reason
-            # Cumulative: what it names replaces what the start said.
-            self._usage.update({k: v for k, v in (message.get("usage") or {}).items() if v is not None})
+            self._used(message.get("usage"))
         elif event.event == b"message_stop":
             self._whole = True
         elif event.event == b"error":
             raise StreamError(load(event.data).get("error"))
         return self._whole
+
+    def _used(self, told: object) -> None:
+        """Take figures of usage. They are cumulative: what a later event names replaces what the start said."""
+        if isinstance(told, dict):
+            self._usage.update({name: told[name] for name in FIGURES if told.get(name) is not None})
+
+    def _keep(self, sealed: str) -> str:
+        self._sealed += len(sealed) + BLOCK_BYTES
+        if self._sealed > MAX_SEALED_BYTES:
+            raise AnswerTooLarge
+        return sealed
 
     def _block(self, begun: dict[str, Any]) -> None:
         """Open a block of the answer; text has nothing to open."""
@@ -95,9 +130,10 @@ class _Answer:
                 self._calls[index] = len(self._calls)
                 self._sink.tool_call(self._calls[index], "", block["id"], block["name"])
             case "thinking":
-                self._thoughts[index] = {"type": "thinking", "text": "", "signature": ""}
+                self._thoughts[index] = {"type": "thinking", "text": "", "signature": self._keep("")}
+                self._pieces[index] = []
             case "redacted_thinking":
-                self._thoughts[index] = {"type": "redacted_thinking", "data": block["data"]}
+                self._thoughts[index] = {"type": "redacted_thinking", "data": self._keep(text(block["data"]))}
 
     def _delta(self, piece: dict[str, Any]) -> None:
         delta = piece["delta"]
@@ -105,10 +141,10 @@ class _Answer:
             case "text_delta":
                 self._sink.text(delta["text"])
             case "thinking_delta":
-                self._thoughts[piece["index"]]["text"] += delta["thinking"]
+                self._pieces[piece["index"]].append(delta["thinking"])
                 self._sink.reasoning(delta["thinking"])
             case "signature_delta":
-                self._thoughts[piece["index"]]["signature"] += delta["signature"]
+                self._thoughts[piece["index"]]["signature"] += self._keep(text(delta["signature"]))
             case "input_json_delta":
                 if self._as_text:
                     self._sink.text(delta["partial_json"])
@@ -119,6 +155,8 @@ class _Answer:
         """Return how it ended; raise Truncated when it did not."""
         if not self._whole:
             raise Truncated
+        for index, pieces in self._pieces.items():
+            self._thoughts[index]["text"] = "".join(pieces)
         reason = word(self._reason or "stop")
         if self._as_text and reason == "tool_use":
             reason = "end_turn"
@@ -127,10 +165,11 @@ class _Answer:
 
 def _usage(raw: dict[str, Any]) -> Usage | None:
     """Add up Anthropic's figures: what it read from and wrote to its cache comes on top of `input_tokens`."""
-    cached = raw.get("cache_read_input_tokens") or 0
+    cached = figure(raw, "cache_read_input_tokens")
+    parts: list[Any] = [figure(raw, "input_tokens"), cached, figure(raw, "cache_creation_input_tokens")]
     return Usage.told(
-        input_tokens=(raw.get("input_tokens") or 0) + cached + (raw.get("cache_creation_input_tokens") or 0),
+        input_tokens=sum(parts) if all(type(part) is int for part in parts) else None,
         cached_input_tokens=cached,
-        output_tokens=raw.get("output_tokens") or 0,
-        reasoning_tokens=(raw.get("output_tokens_details") or {}).get("thinking_tokens") or 0,
+        output_tokens=figure(raw, "output_tokens"),
+        reasoning_tokens=figure(raw.get("output_tokens_details"), "thinking_tokens"),
     )

@@ -63,6 +63,18 @@ def word(reason: object) -> str:
     return "other"
 
 
+def figure(told: object, name: str) -> object:
+    """Return what a provider says under a name of its usage, whatever that is (`Usage.told`); 0 for nothing."""
+    return (told.get(name) or 0) if isinstance(told, dict) else 0
+
+
+def text(value: object) -> str:
+    """Return a text of a provider's. Raises TypeError for what is none."""
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
 class Provider(Protocol):
     """One provider's API. Cancelling `generate` closes the connection of the call, also while it is silent."""
 
@@ -101,6 +113,10 @@ class StreamError(Exception):
 
 class NotAStream(Exception):
     """A whole document where a stream was asked for."""
+
+
+class AnswerTooLarge(Exception):
+    """More than one answer may have, and no end in sight."""
 
 
 class Truncated(Exception):

@@ -12,10 +12,19 @@ import httpx2
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from shared.clock import mono_s
+from worker.providers.base import AnswerTooLarge
 
 MAX_HEAD_BYTES: Final = 64 * 1024
-MAX_EARLY_BYTES: Final = 256 * 1024
+"""Of a head, interim answers before it included; and of whatever else is no body: trailers, chunks' extensions."""
+
+MAX_EARLY_BYTES: Final = 64 * 1024
 """Of a body that nobody takes yet; beyond it the connection is not read."""
+
+MAX_ANSWER_BYTES: Final = 128 * 1024 * 1024
+"""Of one answer with all that is around its words: 380,000 tokens of OpenAI's, at 350 bytes each."""
+
+SLICE_BYTES: Final = 16 * 1024
+"""What is read of one answer before others have their turn. The smallest events take 5 µs for their ten bytes."""
 
 
 STALE_S: Final = 1.0
@@ -111,11 +120,16 @@ class Connection(asyncio.Protocol):
         self._used = False
         self._heard = False
         self._asked_s = 0.0
+        self._bytes = 0
+        self._idle_bytes = 0
+        """Since the last piece of a body."""
+        self._backlog = b""
+        """Read, and waiting for its turn; nothing is read behind it."""
+        self._held = self._turn_comes = False
         self._begin()
 
     def _begin(self) -> None:
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
         self._interim = self._framed = False
 
     def ask(self, request: bytes) -> Answer:
@@ -123,6 +137,7 @@ class Connection(asyncio.Protocol):
         assert self.idle
         self.idle = self._heard = False
         self._asked_s = mono_s()
+        self._bytes = self._idle_bytes = 0
         self._begin()
         self._answer = answer = Answer(self)
         self._transport.write(request)
@@ -130,14 +145,19 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self.idle = False
+        self._backlog = b""
         self._transport.abort()
 
     def pause(self) -> None:
+        self._held = True
         if not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if not self._transport.is_closing():
+        self._held = False
+        if self._backlog:
+            self._wait_for_turn()
+        elif not self._transport.is_closing():
             self._transport.resume_reading()
 
     def fail(self, error: Exception) -> None:
@@ -153,21 +173,45 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if not self._backlog and len(data) <= SLICE_BYTES:
+            self._take(data)
+            return
+        self._backlog += data
+        self._transport.pause_reading()
+        self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        if not self._turn_comes:
+            self._turn_comes = True
+            asyncio.get_running_loop().call_soon(self._take_slice)
+
+    def _take_slice(self) -> None:
+        self._turn_comes = False
+        if self._held or not self._backlog:
+            return
+        data, self._backlog = self._backlog[:SLICE_BYTES], self._backlog[SLICE_BYTES:]
+        self._take(data)
+        if not self._held:
+            self.resume()
+
+    def _take(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:
             # Nobody has asked: this is no connection to ask anything on.
             self.abort()
             return
         self._heard = True
+        self._bytes += len(data)
+        self._idle_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             self.fail(httpx2.RemoteProtocolError(type(error).__name__))
-        if not answer.head.done():
-            # Counted here: llhttp says nothing of a line that does not end.
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.fail(httpx2.RemoteProtocolError("head too large"))
+        # Counted here: llhttp says nothing of a line that does not end.
+        if self._idle_bytes > MAX_HEAD_BYTES:
+            self.fail(httpx2.RemoteProtocolError("too much that is no body"))
+        elif self._bytes > MAX_ANSWER_BYTES:
+            self.fail(AnswerTooLarge())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.idle = False
@@ -204,6 +248,7 @@ class Connection(asyncio.Protocol):
             self._answer.head.set_result(Head(status, self._headers))
 
     def on_body(self, data: bytes) -> None:
+        self._idle_bytes = 0
         answer = self._answer
         if answer is not None:
             self.hand_on(answer, data)
@@ -226,5 +271,6 @@ class Connection(asyncio.Protocol):
             return
         self._answer = None
         self._used = True
-        self.idle = self._parser.should_keep_alive() and not self._transport.is_closing()
+        # What is behind it answers nothing, and must not be taken for what is asked next.
+        self.idle = self._parser.should_keep_alive() and not self._transport.is_closing() and not self._backlog
         answer.end()

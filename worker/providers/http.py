@@ -12,7 +12,7 @@ from worker.providers.base import NotAStream, Room, StreamError
 from worker.providers.calls import HEADERS, UNREAD, Calls
 from worker.providers.connection import Answer
 from worker.providers.sse import ServerSentEvent, SseDecoder
-from worker.providers.transport import ANSWER
+from worker.providers.transport import ANSWER, ENCODED
 
 DRAIN_S: Final = 0.1
 """How long an answer's last bytes may take after its end marker, so that the connection can be used again."""
@@ -38,6 +38,8 @@ async def stream(calls: Calls, path: str, body: object, sink: Room, take: Callab
 
 async def _hear(response: httpx2.Response, sink: Room, take: Callable[[ServerSentEvent], bool]) -> None:
     try:
+        if response.extensions[ENCODED]:
+            raise NotAStream
         if _media_type(response) in DOCUMENTS:
             await _refuse(response)
         await _listen(response, sink, take)
@@ -96,10 +98,13 @@ async def _listen(response: httpx2.Response, sink: Room, take: Callable[[ServerS
 
     def chunk(data: bytes) -> None:
         nonlocal done
+        if done:
+            return
         for event in feed(data):
-            if not done and take(event):
+            if take(event):
                 done = True
                 answer.wake()
+                return
         if sink.full and not done:
             answer.hold()
             answer.wake()

@@ -9,7 +9,7 @@ from shared.prices import Usage
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
-from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, word
+from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, figure, word
 from worker.providers.calls import Calls
 from worker.providers.openai_request import body
 from worker.providers.sse import ServerSentEvent
@@ -59,6 +59,9 @@ class _Answer:
         self._reason = ""
         self._usage: Usage | None = None
         self._calls: dict[str, int] = {}
+        """The number of a tool call by its id. Numbers are ours, in the order in which calls begin."""
+        self._begun: dict[Any, int] = {}
+        """The number of the call whose arguments go on under an index."""
 
     def take(self, event: ServerSentEvent) -> bool:
         """Take one event; True at the end marker."""
@@ -91,15 +94,13 @@ class _Answer:
     def _tool_call(self, piece: dict[str, Any]) -> None:
         """Take a piece of a tool call. Some servers send a call whole, without an index, or each under index 0."""
         function = piece.get("function") or {}
-        id, name = piece.get("id"), function.get("name")
-        index = piece.get("index")
+        id, index = piece.get("id"), piece.get("index")
         if id and id not in self._calls:
-            index = len(self._calls) if index is None or index in self._calls.values() else index
-            self._calls[id] = index
-            self._sink.tool_call(index, function.get("arguments") or "", id, name)
+            number = self._calls[id] = self._begun[index] = len(self._calls)
+            self._sink.tool_call(number, function.get("arguments") or "", id, function.get("name"))
         elif arguments := function.get("arguments"):
-            known = self._calls.get(id) if id else index
-            self._sink.tool_call(known if known is not None else len(self._calls) - 1, arguments)
+            number = self._calls[id] if id else self._begun.get(index, len(self._calls) - 1)
+            self._sink.tool_call(number, arguments)
 
     def finish(self) -> Finish:
         """Return how it ended; raise Truncated when it did not."""
@@ -109,12 +110,13 @@ class _Answer:
         return Finish(reason, self._usage)
 
 
-def _usage(raw: dict[str, Any]) -> Usage | None:
-    details = raw.get("prompt_tokens_details") or {}
-    written = raw.get("completion_tokens_details") or {}
+def _usage(raw: Any) -> Usage | None:
+    if not isinstance(raw, dict):
+        return None
+    details, written = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
     return Usage.told(
-        input_tokens=raw.get("prompt_tokens") or 0,
-        cached_input_tokens=details.get("cached_tokens") or 0,
-        output_tokens=raw.get("completion_tokens") or 0,
-        reasoning_tokens=written.get("reasoning_tokens") or 0,
+        input_tokens=figure(raw, "prompt_tokens"),
+        cached_input_tokens=figure(details, "cached_tokens"),
+        output_tokens=figure(raw, "completion_tokens"),
+        reasoning_tokens=figure(written, "reasoning_tokens"),
     )

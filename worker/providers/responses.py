@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from contextlib import suppress
 from typing import Any, Final
 
@@ -12,7 +13,18 @@ from shared.prices import Usage
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
-from worker.providers.base import Finish, NotAStream, NotConfigured, RunLost, Sink, StreamError, Truncated, word
+from worker.providers.base import (
+    Finish,
+    NotAStream,
+    NotConfigured,
+    RunLost,
+    Sink,
+    StreamError,
+    Truncated,
+    figure,
+    text,
+    word,
+)
 from worker.providers.calls import Calls
 from worker.providers.responses_request import body
 from worker.providers.run import Run
@@ -23,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 LIVE: Final = ("queued", "in_progress")
 REASONS: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
+
+ID: Final = re.compile("[A-Za-z0-9_-][A-Za-z0-9_.:-]{0,255}")
 
 BETWEEN_PARTS: Final = "\n\n"
 """Between the parts of a summary of thinking, each a heading and what is under it."""
@@ -192,12 +206,12 @@ class _Listener:
         if run is None:
             if "response" not in piece:
                 return self._hand_on(piece)
-            self.run = Run(piece["response"]["id"], piece["sequence_number"])
+            self.run = Run(_name(piece["response"]["id"]), _number(piece["sequence_number"]))
             if self._given_up:
                 return True
             self._sink.running(self.run)
             return self._hand_on(piece)
-        number = piece.get("sequence_number", run.at)
+        number = _number(piece.get("sequence_number", run.at))
         if self._joining:
             if number <= run.at:
                 return False
@@ -254,6 +268,19 @@ class _Listener:
             self.run.over = True
 
 
+def _name(id: object) -> str:
+    """Return a run's id. Raises ValueError for what is none: it goes into addresses, and into our own record."""
+    if not isinstance(id, str) or not ID.fullmatch(id):
+        raise ValueError("not an id")
+    return id
+
+
+def _number(told: object) -> int:
+    if type(told) is not int or told < 0:
+        raise ValueError("not a number of an event")
+    return told
+
+
 def _finish(response: dict[str, Any]) -> Finish:
     """Return how a response ended that is as whole as it will be."""
     return Finish(_reason(response), _usage(response.get("usage")), _thoughts(response["output"]))
@@ -271,14 +298,14 @@ def _parts(output: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [part for item in output if item["type"] == "message" for part in item["content"]]
 
 
-def _usage(raw: dict[str, Any] | None) -> Usage | None:
-    if raw is None:
+def _usage(raw: Any) -> Usage | None:
+    if not isinstance(raw, dict):
         return None
     return Usage.told(
-        input_tokens=raw.get("input_tokens") or 0,
-        cached_input_tokens=(raw.get("input_tokens_details") or {}).get("cached_tokens") or 0,
-        output_tokens=raw.get("output_tokens") or 0,
-        reasoning_tokens=(raw.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
+        input_tokens=figure(raw, "input_tokens"),
+        cached_input_tokens=figure(raw.get("input_tokens_details"), "cached_tokens"),
+        output_tokens=figure(raw, "output_tokens"),
+        reasoning_tokens=figure(raw.get("output_tokens_details"), "reasoning_tokens"),
     )
 
 
@@ -287,9 +314,9 @@ def _thoughts(output: list[dict[str, Any]]) -> list[dict[str, str]]:
     blocks = []
     for item in output:
         if item["type"] == "reasoning":
-            block = {"type": "reasoning", "id": item["id"], "text": _summary(item)}
+            block = {"type": "reasoning", "id": text(item["id"]), "text": _summary(item)}
             if item.get("encrypted_content"):
-                block["data"] = item["encrypted_content"]
+                block["data"] = text(item["encrypted_content"])
             blocks.append(block)
     return blocks
 

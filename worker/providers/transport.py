@@ -17,10 +17,20 @@ from worker.providers.dial import Dialer, Origin
 KEEP_ALIVE_S: Final = 30.0
 
 MAX_WHOLE_BYTES: Final = 4 * 1024 * 1024
-"""Of an answer that is read whole, such as an error."""
+"""Of an answer that is read whole."""
+
+MAX_ERROR_BYTES: Final = 256 * 1024
+"""Of an error's body; its status says enough of one that is longer."""
 
 ANSWER: Final = "rejoin.answer"
 """The extension of a response under which the bytes of its body can be had as they come."""
+
+ENCODED: Final = "rejoin.encoded"
+"""The extension that says whether the body is packed, though nobody asked for that."""
+
+_DROPPED: Final = frozenset((b"set-cookie", b"set-cookie2", b"content-encoding"))
+"""Of an answer's headers. Cookies would go from one owner's call into all others, and grow; and who reads a body whole
+would unpack it, to any size."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -60,10 +70,10 @@ class Transport(httpx2.AsyncBaseTransport):
             raise
         return httpx2.Response(
             head.status,
-            headers=head.headers,
-            stream=_Body(self, origin, connection, answer),
+            headers=_plain(head.headers),
+            stream=_Body(self, origin, connection, answer, is_error=head.status >= 400),
             request=request,
-            extensions={"http_version": b"HTTP/1.1", ANSWER: answer},
+            extensions={"http_version": b"HTTP/1.1", ANSWER: answer, ENCODED: _is_encoded(head.headers)},
         )
 
     async def aclose(self) -> None:
@@ -108,19 +118,39 @@ class Transport(httpx2.AsyncBaseTransport):
         return Prepared(origin, head, len(said) < len(request.headers.raw), request)
 
 
+def _is_encoded(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(n.lower() == b"content-encoding" and v.strip().lower() not in (b"", b"identity") for n, v in headers)
+
+
+def _plain(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return headers without what makes a reader do more than read."""
+    return [
+        # Without a charset: all is UTF-8, and a codec may be named that takes hours (`punycode`) or unpacks.
+        (name, value.partition(b";")[0].strip() if name.lower() == b"content-type" else value)
+        for name, value in headers
+        if name.lower() not in _DROPPED
+    ]
+
+
 class _Body(httpx2.AsyncByteStream):
     """An answer's body for who wants it whole; gives its connection back in the end."""
 
-    def __init__(self, transport: Transport, origin: Origin, connection: Connection, answer: Answer) -> None:
+    def __init__(
+        self, transport: Transport, origin: Origin, connection: Connection, answer: Answer, *, is_error: bool
+    ) -> None:
         self._transport, self._origin = transport, origin
         self._connection, self._answer = connection, answer
+        self._is_error = is_error
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         body = bytearray()
 
         def take(chunk: bytes) -> None:
             body.extend(chunk)
-            if len(body) > MAX_WHOLE_BYTES:
+            if self._is_error and len(body) > MAX_ERROR_BYTES:
+                del body[MAX_ERROR_BYTES:]
+                self._answer.wake()
+            elif len(body) > MAX_WHOLE_BYTES:
                 raise httpx2.RemoteProtocolError("answer too large")
 
         self._answer.pour(take)
@@ -135,4 +165,4 @@ class _Body(httpx2.AsyncByteStream):
             self._connection.abort()
 
 
-__all__ = ["ANSWER", "StaleConnection", "Transport"]
+__all__ = ["ANSWER", "ENCODED", "StaleConnection", "Transport"]
