@@ -6,7 +6,7 @@ are encoded once for all readers.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -31,11 +31,20 @@ HEADERS: Final = {
 class LogResponse(EventSourceResponse):
     """Streams one reader's batches until its last event; closes then, and only then says that it was all."""
 
-    def __init__(self, hub: Hub, reader: Reader, dialect: Dialect, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        reader: Reader,
+        dialect: Dialect,
+        headers: Mapping[str, str] | None = None,
+        on_told: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`on_told`: called when the client has been sent all, and only then."""
         super().__init__(iter(()), headers={**HEADERS, **(headers or {})}, media_type=dialect.media_type, ping=0)
         self._hub = hub
         self._reader = reader
         self._dialect = dialect
+        self._on_told = on_told
         self._ping_chunk = http_chunk(dialect.ping) if dialect.ping else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,7 +53,10 @@ class LogResponse(EventSourceResponse):
         gone = asyncio.create_task(self._until_gone(receive))
         try:
             connection.bound_buffer()
-            if not await self._relay(send):
+            if await self._relay(send):
+                if self._on_told is not None:
+                    await self._on_told()
+            else:
                 # A body that ends well says that this was all: every SDK would take the cut for success.
                 connection.close()
                 await asyncio.wait([gone], timeout=CLOSE_S)

@@ -31,7 +31,14 @@ class AnthropicErrorBody(Shown):
     request_id: str
 
 
-STREAM: Final[dict[str, Any]] = {SSE: {"schema": {"type": "string"}}}
+_FRAME: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+
+STREAM: Final[dict[str, Any]] = {SSE: {"itemSchema": _FRAME}}
+"""Events, which other APIs write with a name or without, and never with an id."""
 
 HAPPENS: Final = (400, 401, 404, 408, 409, 413, 415, 429, 500, 502, 503, 504)
 """What a request for an answer may be refused with, and what the failure of its job may be told as."""

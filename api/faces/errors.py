@@ -21,6 +21,13 @@ _CODES: Final = {
 """Our codes that OpenAI has words of its own for."""
 
 _FIELDS: Final = {"provider": "model", "system": "instructions"}
+_RESPONSES_FIELDS: Final = {
+    **_FIELDS,
+    "max_tokens": "max_output_tokens",
+    "messages": "input",
+    "response_format": "text.format",
+}
+"""What the API calls the fields of a job, by the first of their names."""
 
 _STATUSES: Final = {"unknown_provider": 404, "model_not_allowed": 404}
 
@@ -34,24 +41,29 @@ def _json(body: Mapping[str, Any], status: int, headers: Mapping[str, str]) -> R
     return Response(orjson.dumps(body), status, dict(headers), "application/json")
 
 
-def openai_error(problem: Problem) -> dict[str, Any]:
-    """Return what stands under `error` in OpenAI's words."""
+def openai_error(problem: Problem, fields: Mapping[str, str] = _FIELDS) -> dict[str, Any]:
+    """Return what stands under `error` in OpenAI's words. `fields`: what it calls ours."""
     status = _status(problem)
     if status == 429:
         kind = "insufficient_quota" if problem.code == "budget_spent" else "rate_limit_error"
     else:
         kind = "server_error" if status >= 500 else "invalid_request_error"
     field = next((error["field"] for error in problem.members.get("errors", ()) if error.get("field")), None)
+    param = None if field is None else fields.get(field.partition(".")[0], field)
     return {
-        "message": problem.detail,
+        "message": problem.detail if param == field else problem.detail.replace(f"{field}:", f"{param}:", 1),
         "type": kind,
-        "param": None if field is None else _FIELDS.get(field, field),
+        "param": param,
         "code": _CODES.get(problem.code, problem.code),
     }
 
 
 def openai(problem: Problem) -> Response:
     return _json({"error": openai_error(problem)}, _status(problem), problem.headers)
+
+
+def openai_responses(problem: Problem) -> Response:
+    return _json({"error": openai_error(problem, _RESPONSES_FIELDS)}, _status(problem), problem.headers)
 
 
 _ANTHROPIC: Final = {
@@ -89,7 +101,7 @@ def models(problem: Problem) -> Response:
 
 RENDERERS: Final[Mapping[str, Render]] = {
     "/v1/chat/completions": openai,
-    "/v1/responses": openai,
+    "/v1/responses": openai_responses,
     "/v1/messages": anthropic,
     "/api/chat": ai_sdk,
     "/v1/models": models,

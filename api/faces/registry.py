@@ -6,13 +6,16 @@ from typing import Final
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api.faces import openai_chat
+from api.faces import openai_chat, openai_responses
 from api.faces.openai_chat_request import ChatRequest
+from api.faces.openai_responses_request import ResponsesRequest
 
 ROUTERS: Final[Sequence[APIRouter]] = [
     openai_chat.router,
+    openai_responses.router,
 ]
 
 BODIES: Final[Sequence[type[BaseModel]]] = [
     ChatRequest,
+    ResponsesRequest,
 ]

@@ -1,6 +1,7 @@
 """Waiting for the end of a job on behalf of a client that takes no stream, for as long as it is there."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from api.faces.telling import Ended
 from api.relay import LogGone, Reader
 from api.state import State
 from shared.errors import JobNotFound, Unavailable
-from shared.events import Answer, load
+from shared.events import Answer, Entry, load
 from shared.jobs import Job
 
 
@@ -23,8 +24,13 @@ class Whole(NamedTuple):
     end: Ended
 
 
-async def whole(request: Request, here: State, reader: Reader) -> Whole:
-    """Return the job's end. Detaches the reader. Raises ClientDisconnect when the client has left before."""
+async def whole(
+    request: Request, here: State, reader: Reader, on_entry: Callable[[Entry], object] | None = None
+) -> Whole:
+    """Return the job's end. Detaches the reader. Raises ClientDisconnect when the client has left before.
+
+    `on_entry`: takes each of the log's entries as well.
+    """
     answer = Answer()
     gone = asyncio.create_task(_until_gone(request, reader))
     try:
@@ -32,6 +38,8 @@ async def whole(request: Request, here: State, reader: Reader) -> Whole:
             async for batch in batches:
                 for entry in batch:
                     answer.add(entry)
+                    if on_entry is not None:
+                        on_entry(entry)
                     if entry.last:
                         end = Ended(entry.event, load(entry.data))
                         async with deadline():

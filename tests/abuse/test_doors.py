@@ -34,14 +34,19 @@ DOORS: dict[tuple[str, str], str] = {
     ("GET", "/v1/models"): OWN,
     ("GET", "/v1/models/{name}"): OWN,
     ("POST", "/v1/chat/completions"): OWN,
+    ("POST", "/v1/responses"): OWN,
     ("GET", "/v1/jobs/{job_id}"): JOB,
     ("DELETE", "/v1/jobs/{job_id}"): JOB,
     ("POST", "/v1/jobs/{job_id}/cancel"): JOB,
     ("GET", "/v1/jobs/{job_id}/events"): JOB,
+    ("GET", "/v1/responses/{response_id}"): JOB,
+    ("DELETE", "/v1/responses/{response_id}"): JOB,
+    ("POST", "/v1/responses/{response_id}/cancel"): JOB,
 }
 ASKED: dict[str, Any] = {
     "/v1/jobs": body("m2"),
     "/v1/chat/completions": {"model": "openai/m2", "messages": body()["messages"]},
+    "/v1/responses": {"model": "openai/m2", "input": "Hi"},
 }
 """What each door that makes a job takes."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -51,7 +56,7 @@ CANARY = "canary-of-alice"
 
 def url_of(path: str, job_id: str) -> str:
     """Return where a door is, for one job where it is for one."""
-    return path.format(job_id=job_id, name="demo/tour")
+    return path.format(job_id=job_id, response_id=job_id.replace("job_", "resp_"), name="demo/tour")
 
 
 def doors(kind: str) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi import checks
 
 from api.faces.openai_chat_request import ChatRequest
+from api.faces.openai_responses_request import ResponsesRequest
 from api.main import create_app
 from shared.settings import Settings
 from tests import keys
@@ -66,8 +67,15 @@ SENSIBLE: list[dict[str, Any]] = [
     {**body(), "tools": [], "tool_choice": None, "response_format": None, "fallbacks": []},
 ]
 
+ANSWERED = {"model": "openai/m", "input": "Hi"}
 CHAT = {"model": "openai/m", "messages": body()["messages"]}
 SENSIBLE_ELSEWHERE: dict[str, list[dict[str, Any]]] = {
+    "/v1/responses": [
+        {},
+        ANSWERED,
+        {**ANSWERED, **dict.fromkeys(ResponsesRequest.model_fields.keys() - ANSWERED.keys())},
+        {**ANSWERED, **dict.fromkeys(ResponsesRequest.model_fields.keys() - ANSWERED.keys()), "background": True},
+    ],
     "/v1/chat/completions": [{}, CHAT, {**CHAT, **dict.fromkeys(ChatRequest.model_fields.keys() - CHAT.keys())}],
 }
 
@@ -101,8 +109,9 @@ def fuzz(
 ) -> Counter[int]:
     """Ask for one operation in many ways, hold the answers against the document, and return their statuses."""
     operation = schemathesis.openapi.from_dict(document_of(house.stack.apis[0].app))[path][method]
+    streams = "events" in path or path == "/v1/responses/{response_id}"
     # The stream of a job that runs has no end to wait for.
-    jobs = [*[house.ended] * 3, house.foreign, f"job_{'0' * 32}"] + ([house.live] if "events" not in path else [])
+    jobs = [*[house.ended] * 3, house.foreign, f"job_{'0' * 32}"] + ([house.live] if not streams else [])
     held = [*CHECKS, checks.negative_data_rejection] if operation.body else CHECKS
     statuses: Counter[int] = Counter()
     session = requests.Session()
@@ -121,6 +130,8 @@ def fuzz(
     def ask(case: Case, accept: str | None, sensible: dict[str, Any], job: str | None) -> None:
         if job is not None and "job_id" in (case.path_parameters or {}):
             case.path_parameters["job_id"] = job
+        if job is not None and "response_id" in (case.path_parameters or {}):
+            case.path_parameters["response_id"] = job.replace("job_", "resp_")
         if job is not None and "name" in (case.path_parameters or {}):
             case.path_parameters["name"] = "demo/tour"
         if mode is FITTING and isinstance(case.body, dict):
@@ -131,7 +142,8 @@ def fuzz(
         case.validate_response(response, checks=held)
         if response.status_code >= 400:
             refusal = json.loads(response.content)
-            assert "error" in refusal if path in SENSIBLE_ELSEWHERE else refusal["status"] == response.status_code
+            elsewhere = path.startswith(tuple(SENSIBLE_ELSEWHERE))
+            assert "error" in refusal if elsewhere else refusal["status"] == response.status_code
 
     try:
         ask()

@@ -1,0 +1,226 @@
+"""The items of an input as messages in our neutral shape, and the responses that they name."""
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from api.access import Caller
+from api.faces.openai_responses_object import is_kept, job_id_of, story_of
+from api.problems import Problem, refused
+from api.state import State
+from shared.errors import JobNotFound
+from shared.events import dump
+from shared.jobs import Job
+
+Items = Sequence[dict[str, Any]]
+
+_ITEM_ID: Final = re.compile(r"(msg|rs|fc)_([0-9a-f]{32})_[0-9]{1,6}")
+
+MOST_NAMED: Final = 200
+"""Responses that one input may name: each is read from Redis."""
+
+_SPOKEN: Final = ("user", "assistant", "system", "developer")
+_SAID_BEFORE: Final = frozenset(("id", "status", "type", "role", "content", "phase"))
+"""What a message may have: an answer that is given back has more to it than its text."""
+
+_TEXTS: Final = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
+
+
+class Named(NamedTuple):
+    """A response of the caller's that an input names by an item of it."""
+
+    job: Job
+    items: Mapping[str, dict[str, Any]]
+    """Its output by the items' ids, where it was asked for."""
+
+
+def _wrong(place: str, why: str) -> Problem:
+    return refused("invalid_request", place, why)
+
+
+async def conversation(
+    here: State, caller: Caller, previous_id: str | None, given: str | Items
+) -> list[dict[str, Any]]:
+    """Return all messages that the model is to see: those of the response before, its answer, and what is new."""
+    before = [] if previous_id is None else await _before(here, caller, previous_id)
+    items: Items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    named = await _named(here, caller, items)
+    messages = [*before, *_Reading(named).messages(items)]
+    # What was given before counts again: no conversation grows without bound by naming itself.
+    if (before or named) and len(dump(messages)) > here.settings.max_body_bytes:
+        raise Problem(413, "conversation_too_large", f"A conversation may have {here.settings.max_body_bytes} bytes.")
+    return messages
+
+
+async def _job(here: State, caller: Caller, job_id: str) -> Job | None:
+    """Return a job of the caller's that is kept; None for any other."""
+    try:
+        job = await here.access.job(caller, job_id)
+    except JobNotFound:
+        return None
+    return job if is_kept(job) else None
+
+
+async def _before(here: State, caller: Caller, id: str) -> list[dict[str, Any]]:
+    """Return the conversation of an earlier response, its instructions excepted."""
+    try:
+        job = await _job(here, caller, job_id_of(id))
+    except JobNotFound:
+        job = None
+    if job is None:
+        raise refused("previous_response_not_found", "previous_response_id", "there is no such response")
+    if job.live:
+        raise _wrong("previous_response_id", "the response has not ended yet")
+    request, answer = await asyncio.gather(here.jobs.request(job.id), here.log.answer(job.id, job.base))
+    messages = [message.model_dump(exclude_defaults=True) for message in request.messages]
+    if answer.text or answer.tool_calls:
+        said: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
+        if answer.tool_calls:
+            said["tool_calls"] = [_called(call["id"], call["name"], call["arguments"]) for call in answer.tool_calls]
+        if job.reasoning_blocks:
+            said["reasoning_blocks"] = job.reasoning_blocks
+        messages.append(said)
+    return messages
+
+
+def _called(id: Any, name: Any, arguments: Any) -> dict[str, Any]:
+    return {"id": id, "name": name, "arguments": arguments}
+
+
+async def _named(here: State, caller: Caller, items: Items) -> dict[str, Named]:
+    """Return the caller's responses that items name, by their job's id."""
+    wanted: dict[str, bool] = {}
+    for item in items:
+        kind = item.get("type")
+        if kind in ("reasoning", "item_reference") and (match := _ITEM_ID.fullmatch(str(item.get("id")))):
+            job_id = f"job_{match[2]}"
+            wanted[job_id] = wanted.get(job_id, False) or kind == "item_reference"
+    if len(wanted) > MOST_NAMED:
+        raise _wrong("input", f"names items of more than {MOST_NAMED} responses")
+    found = await asyncio.gather(*[_one_named(here, caller, *one) for one in wanted.items()])
+    return {one.job.id: one for one in found if one is not None}
+
+
+async def _one_named(here: State, caller: Caller, job_id: str, with_items: bool) -> Named | None:
+    job = await _job(here, caller, job_id)
+    if job is None:
+        return None
+    output = (await story_of(here, job)).response()["output"] if with_items else []
+    return Named(job, {item["id"]: item for item in output})
+
+
+class _Reading:
+    """Reads items one behind the other: what an assistant thought, said and called is one turn of it."""
+
+    def __init__(self, named: Mapping[str, Named]) -> None:
+        self._named = named
+        self._messages: list[dict[str, Any]] = []
+        self._turn: dict[str, Any] | None = None
+        """The assistant's, while it goes on."""
+        self._thoughts: list[dict[str, str]] = []
+        """Wait for the turn that they belong to."""
+        self._thought: set[str] = set()
+        """The jobs whose thoughts are in: theirs come once, whatever items they were told as."""
+
+    def messages(self, items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        for number, item in enumerate(items):
+            self._read(item, f"input.{number}")
+        return self._messages
+
+    def _read(self, item: dict[str, Any], place: str) -> None:
+        match item.get("type", "message" if "role" in item else None):
+            case "message":
+                self._message(item, place)
+            case "function_call":
+                self._call(item, place)
+            case "function_call_output":
+                self._output(item, place)
+            case "reasoning":
+                self._reasoning(item)
+            case "item_reference":
+                self._read(self._referred(item, place), place)
+            case _:
+                raise refused("unsupported_parameter", place, "items of this type are not taken")
+
+    def _message(self, item: dict[str, Any], place: str) -> None:
+        role = item.get("role")
+        if role not in _SPOKEN:
+            raise _wrong(f"{place}.role", f"expected one of {', '.join(_SPOKEN)}")
+        if unknown := [name for name in item.keys() - _SAID_BEFORE if item[name] is not None]:
+            raise _wrong(f"{place}.{min(unknown)}", "is not taken")
+        content = _content(item.get("content"), place, of_user=role == "user")
+        if role == "assistant":
+            self._assistant(content)
+        else:
+            self._turn, self._thoughts = None, []
+            self._messages.append({"role": "system" if role == "developer" else role, "content": content})
+
+    def _assistant(self, content: Any = None) -> dict[str, Any]:
+        """Return the assistant's turn that goes on; a new one where it has spoken already, and speaks again."""
+        begun = self._turn is not None and (self._turn["content"] is not None or "tool_calls" in self._turn)
+        if self._turn is None or (content is not None and begun) or self._thoughts:
+            self._turn = {"role": "assistant", "content": None}
+            if self._thoughts:
+                self._turn["reasoning_blocks"] = self._thoughts
+                self._thoughts = []
+            self._messages.append(self._turn)
+        if content is not None:
+            self._turn["content"] = content
+        return self._turn
+
+    def _call(self, item: dict[str, Any], place: str) -> None:
+        id, name, arguments = item.get("call_id"), item.get("name"), item.get("arguments")
+        if not (isinstance(id, str) and isinstance(name, str) and isinstance(arguments, str)):
+            raise _wrong(place, "expected call_id, name and arguments")
+        self._assistant().setdefault("tool_calls", []).append(_called(id, name, arguments))
+
+    def _output(self, item: dict[str, Any], place: str) -> None:
+        if not isinstance(item.get("call_id"), str):
+            raise _wrong(f"{place}.call_id", "expected a text")
+        self._turn, self._thoughts = None, []
+        content = _content(item.get("output"), place, of_user=False)
+        self._messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": content})
+
+    def _reasoning(self, item: dict[str, Any]) -> None:
+        """Take the caller's own thinking back, its signatures from where they have stayed; pass over any other."""
+        match = _ITEM_ID.fullmatch(str(item.get("id")))
+        named = None if match is None else self._named.get(f"job_{match[2]}")
+        if named is not None and named.job.id not in self._thought:
+            self._thought.add(named.job.id)
+            self._thoughts += named.job.reasoning_blocks
+
+    def _referred(self, item: dict[str, Any], place: str) -> dict[str, Any]:
+        id = str(item.get("id"))
+        match = _ITEM_ID.fullmatch(id)
+        named = None if match is None else self._named.get(f"job_{match[2]}")
+        found = None if named is None else named.items.get(id)
+        if found is None:
+            raise _wrong(f"{place}.id", "there is no such item")
+        return found
+
+
+def _content(content: Any, place: str, *, of_user: bool) -> Any:
+    """Return a message's content as text, or as parts where there are images among them."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise _wrong(f"{place}.content", "expected a text or a list of parts")
+    parts = [_part(part, f"{place}.content.{number}", of_user=of_user) for number, part in enumerate(content)]
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+def _part(part: Any, place: str, *, of_user: bool) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if isinstance(kind, str) and (name := _TEXTS.get(kind)) is not None:
+        if not isinstance(part.get(name), str):
+            raise _wrong(f"{place}.{name}", "expected a text")
+        return {"type": "text", "text": part[name]}
+    if kind == "input_image" and of_user:
+        if not isinstance(part.get("image_url"), str):
+            raise _wrong(f"{place}.image_url", "expected a URL; files are not kept here")
+        detail = {"detail": part["detail"]} if part.get("detail") is not None else {}
+        return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
+    raise refused("unsupported_parameter", place, "parts of this type are not taken here")
