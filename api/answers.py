@@ -166,6 +166,7 @@ class ModelShown(Shown):
     type: Literal["model"]
     display_name: str
     created_at: Moment
+    lifecycle: Literal["active"]
 
 
 class ModelPage(Shown):

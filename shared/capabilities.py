@@ -9,12 +9,15 @@ from shared.settings import ProviderConfig
 
 def can_continue(config: ProviderConfig, request: JobRequest) -> bool:
     """Say whether this provider goes on from the beginning of such an answer, given as the last message."""
-    if not request.only_text or request.fallbacks:
-        return False
+    return request.only_text and not request.fallbacks and prefills(config, request.model)
+
+
+def prefills(config: ProviderConfig, model: str) -> bool:
+    """Say whether a last message of the assistant's is taken for the beginning of the answer."""
     if config.continues is not None:
         return config.continues
     if config.kind == "anthropic":
-        return claude.claude(request.model).prefills
+        return claude.claude(model).prefills
     return config.kind == "demo"
 
 

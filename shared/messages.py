@@ -114,6 +114,8 @@ class Message(Strict):
     content: Annotated[str | list[Part], Field(union_mode="left_to_right")] | None = None
     tool_calls: list[ToolCall] = []
     tool_call_id: str | None = None
+    is_error: bool = False
+    """Whether this result of a tool says how it failed."""
     reasoning_blocks: list[Block] = []
 
     @model_validator(mode="after")
@@ -124,6 +126,8 @@ class Message(Strict):
             raise ValueError("only the assistant has tool_calls and reasoning_blocks")
         if (self.role == "tool") != (self.tool_call_id is not None):
             raise ValueError("tool_call_id belongs to role tool")
+        if self.is_error and self.role != "tool":
+            raise ValueError("is_error belongs to role tool")
         if self.role != "user" and self.images():
             raise ValueError("only the user's messages have images")
         return self
@@ -133,6 +137,10 @@ class Message(Strict):
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content or () if isinstance(part, TextPart))
+
+    def result(self) -> str:
+        """Return a tool's result for providers that have no other place for its failure than its words."""
+        return f"Error: {self.text()}" if self.is_error else self.text()
 
     def images(self) -> list[ImagePart]:
         return [part for part in self.content if isinstance(part, ImagePart)] if isinstance(self.content, list) else []

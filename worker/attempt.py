@@ -423,6 +423,8 @@ class Attempt:
                     "duration_ms": self._since_created_ms(mono_s()),
                     "parsed": value,
                 }
+                if finish.stop_sequence in self.request.stop:
+                    data["stop_sequence"] = finish.stop_sequence
                 return Ending("completed", events.COMPLETED, dump(data), record, settlement)
             case Failed(why):
                 error = {"code": why.code, "message": why.message, "retryable": why.retryable}

@@ -79,13 +79,33 @@ _ANTHROPIC: Final = {
 }
 
 
-def anthropic(problem: Problem) -> Response:
-    # Their word for "come back later" is 529.
-    status = 529 if problem.status == 503 else _status(problem)
+_ANTHROPIC_FIELDS: Final = {
+    "provider": "model",
+    "reasoning": "thinking",
+    "response_format": "output_config.format",
+    "stop": "stop_sequences",
+}
+"""What a face's request calls the fields of a job."""
+
+
+def _anthropic_status(problem: Problem) -> int:
+    """Return the status that Anthropic has for it: its word for "come back later" is 529."""
+    return 529 if problem.status == 503 else _status(problem)
+
+
+def anthropic_error(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Return the refusal in Anthropic's words."""
+    status = _anthropic_status(problem)
     kind = _ANTHROPIC.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    id = f"req_{secrets.token_hex(12)}"
-    body = {"type": "error", "error": {"type": kind, "message": problem.detail}, "request_id": id}
-    return _json(body, status, {**problem.headers, "request-id": id})
+    field, colon, why = problem.detail.partition(": ")
+    message = f"{_ANTHROPIC_FIELDS.get(field, field)}{colon}{why}"
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+
+
+def anthropic(problem: Problem) -> Response:
+    # A job that has failed has one already.
+    id = problem.headers.get("request-id", f"req_{secrets.token_hex(16)}")
+    return _json(anthropic_error(problem, id), _anthropic_status(problem), {**problem.headers, "request-id": id})
 
 
 def ai_sdk(problem: Problem) -> Response:

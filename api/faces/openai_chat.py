@@ -8,6 +8,7 @@ from starlette.responses import Response
 from api.asking import Asking
 from api.body import read_json
 from api.dialect import Translation
+from api.direct import Direct
 from api.document import body_of
 from api.faces.document import HAPPENS, STREAM, OpenAIErrorBody, refusals
 from api.faces.errors import openai_error
@@ -24,7 +25,7 @@ from api.stream import LogResponse
 from api.submission import submit
 from shared.events import COMPLETED, Entry, dump
 
-router = APIRouter()
+router = APIRouter(route_class=Direct)
 
 DONE: Final = b"data: [DONE]\n\n"
 

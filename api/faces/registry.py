@@ -6,16 +6,20 @@ from typing import Final
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api.faces import openai_chat, openai_responses
+from api.faces import anthropic_messages, openai_chat, openai_responses
+from api.faces.anthropic_messages_request import MessagesRequest, Prompt
 from api.faces.openai_chat_request import ChatRequest
 from api.faces.openai_responses_request import ResponsesRequest
 
 ROUTERS: Final[Sequence[APIRouter]] = [
     openai_chat.router,
     openai_responses.router,
+    anthropic_messages.router,
 ]
 
 BODIES: Final[Sequence[type[BaseModel]]] = [
     ChatRequest,
     ResponsesRequest,
+    MessagesRequest,
+    Prompt,
 ]

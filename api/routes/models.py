@@ -45,4 +45,4 @@ def _names(here: State, caller: Caller) -> list[str]:
 
 def _model(name: str) -> dict[str, Any]:
     openai = {"id": name, "object": "model", "created": 0, "owned_by": name.partition("/")[0]}
-    return {**openai, "type": "model", "display_name": name, "created_at": EPOCH}
+    return {**openai, "type": "model", "display_name": name, "created_at": EPOCH, "lifecycle": "active"}

@@ -35,6 +35,8 @@ DOORS: dict[tuple[str, str], str] = {
     ("GET", "/v1/models/{name}"): OWN,
     ("POST", "/v1/chat/completions"): OWN,
     ("POST", "/v1/responses"): OWN,
+    ("POST", "/v1/messages"): OWN,
+    ("POST", "/v1/messages/count_tokens"): OWN,
     ("GET", "/v1/jobs/{job_id}"): JOB,
     ("DELETE", "/v1/jobs/{job_id}"): JOB,
     ("POST", "/v1/jobs/{job_id}/cancel"): JOB,
@@ -47,6 +49,8 @@ ASKED: dict[str, Any] = {
     "/v1/jobs": body("m2"),
     "/v1/chat/completions": {"model": "openai/m2", "messages": body()["messages"]},
     "/v1/responses": {"model": "openai/m2", "input": "Hi"},
+    "/v1/messages": {"model": "openai/m2", "messages": body()["messages"], "max_tokens": 9},
+    "/v1/messages/count_tokens": {"model": "openai/m2", "messages": body()["messages"]},
 }
 """What each door that makes a job takes."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -158,7 +162,8 @@ def is_told(response: httpx2.Response) -> bool:
     """Say whether a refusal is that of a missing key, in whatever words."""
     said = response.json()
     codes = ("unauthorized", "invalid_api_key", "authentication_error")
-    return said.get("code") in codes or {"code": None, **said["error"]}["code"] in codes
+    error = said.get("error", {})
+    return not {said.get("code"), error.get("code"), error.get("type")}.isdisjoint(codes)
 
 
 async def test_without_a_key_every_door_is_401_whatever_else_is_wrong(house: House) -> None:

@@ -20,6 +20,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi import checks
 
+from api.faces.anthropic_messages_request import MessagesRequest, Prompt
 from api.faces.openai_chat_request import ChatRequest
 from api.faces.openai_responses_request import ResponsesRequest
 from api.main import create_app
@@ -69,6 +70,7 @@ SENSIBLE: list[dict[str, Any]] = [
 
 ANSWERED = {"model": "openai/m", "input": "Hi"}
 CHAT = {"model": "openai/m", "messages": body()["messages"]}
+MESSAGES = {**CHAT, "max_tokens": 9}
 SENSIBLE_ELSEWHERE: dict[str, list[dict[str, Any]]] = {
     "/v1/responses": [
         {},
@@ -76,6 +78,12 @@ SENSIBLE_ELSEWHERE: dict[str, list[dict[str, Any]]] = {
         {**ANSWERED, **dict.fromkeys(ResponsesRequest.model_fields.keys() - ANSWERED.keys())},
         {**ANSWERED, **dict.fromkeys(ResponsesRequest.model_fields.keys() - ANSWERED.keys()), "background": True},
     ],
+    "/v1/messages": [
+        {},
+        MESSAGES,
+        {**MESSAGES, **dict.fromkeys(MessagesRequest.model_fields.keys() - MESSAGES.keys())},
+    ],
+    "/v1/messages/count_tokens": [{}, CHAT, {**CHAT, **dict.fromkeys(Prompt.model_fields.keys() - CHAT.keys())}],
     "/v1/chat/completions": [{}, CHAT, {**CHAT, **dict.fromkeys(ChatRequest.model_fields.keys() - CHAT.keys())}],
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import anthropic
 import httpx2
 import openai
 import pytest
@@ -22,6 +23,23 @@ async def chat(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
 def openai_client(stack: Stack, api: int = 0, key: str = "any") -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         base_url=f"{stack.apis[api].url}/v1",
+        api_key=key,
+        max_retries=0,
+        http_client=httpx2.AsyncClient(trust_env=False, timeout=30),
+        _strict_response_validation=True,
+    )
+
+
+@pytest.fixture
+async def claude(stack: Stack) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    """Anthropic's client, strict, at the first API process; it asks once."""
+    async with anthropic_client(stack) as client:
+        yield client
+
+
+def anthropic_client(stack: Stack, api: int = 0, key: str = "any") -> anthropic.AsyncAnthropic:
+    return anthropic.AsyncAnthropic(
+        base_url=stack.apis[api].url,
         api_key=key,
         max_retries=0,
         http_client=httpx2.AsyncClient(trust_env=False, timeout=30),

@@ -142,7 +142,7 @@ class _Stream:
         return b""
 
     def finish(self, reason: str, text: str = "") -> bytes:
-        delta = _stop(_STOP_REASONS.get(reason, reason), self._refusal)
+        delta = _stop(self._call, _STOP_REASONS.get(reason, reason), self._refusal)
         return (
             (self.text(text) if text else self.begin())
             + self._close()
@@ -254,8 +254,10 @@ def _event(type_: str, **fields: Any) -> bytes:
     return f"event: {type_}\ndata: {compact({'type': type_, **fields})}\n\n".encode()
 
 
-def _stop(stop: str | None, refusal: str | None) -> dict[str, Any]:
-    reasons: dict[str, Any] = {"stop_reason": stop, "stop_sequence": None}
+def _stop(call: Call, stop: str | None, refusal: str | None) -> dict[str, Any]:
+    # Whichever it would have been: the first.
+    sequence = call.body["stop_sequences"][0] if stop == "stop_sequence" and call.body.get("stop_sequences") else None
+    reasons: dict[str, Any] = {"stop_reason": stop, "stop_sequence": sequence}
     if stop == "refusal":
         reasons["stop_details"] = {"type": "refusal", "category": None, "explanation": refusal}
     return reasons
@@ -270,7 +272,7 @@ def _message(
         "role": "assistant",
         "model": call.model,
         "content": content,
-        **_stop(stop, refusal),
+        **_stop(call, stop, refusal),
         "usage": usage,
     }
 

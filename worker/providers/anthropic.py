@@ -81,6 +81,7 @@ class _Answer:
         self._sink = sink
         self._as_text = as_text
         self._reason = ""
+        self._stop_sequence: str | None = None
         self._usage: dict[str, Any] = {}
         self._whole = False
         self._calls: dict[int, int] = {}
@@ -104,6 +105,7 @@ class _Answer:
         elif event.event == b"message_delta":
             message = load(event.data)
             self._reason = message["delta"].get("stop_reason") or self._reason
+            self._stop_sequence = message["delta"].get("stop_sequence") or self._stop_sequence
             self._used(message.get("usage"))
         elif event.event == b"message_stop":
             self._whole = True
@@ -160,7 +162,8 @@ class _Answer:
         reason = word(self._reason or "stop")
         if self._as_text and reason == "tool_use":
             reason = "end_turn"
-        return Finish(REASONS.get(reason, reason), _usage(self._usage), list(self._thoughts.values()))
+        thoughts = list(self._thoughts.values())
+        return Finish(REASONS.get(reason, reason), _usage(self._usage), thoughts, self._stop_sequence)
 
 
 def _usage(raw: dict[str, Any]) -> Usage | None:

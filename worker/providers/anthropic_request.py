@@ -113,7 +113,7 @@ def _messages(messages: list[Message]) -> list[dict[str, Any]]:
         if message.role == "system":
             continue
         if message.role == "tool":
-            result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text()}
+            result = _result(message)
             if turns and turns[-1]["role"] == "user" and isinstance(turns[-1]["content"], list):
                 turns[-1]["content"].append(result)
             else:
@@ -121,6 +121,11 @@ def _messages(messages: list[Message]) -> list[dict[str, Any]]:
         else:
             turns.append({"role": message.role, "content": _content(message)})
     return turns
+
+
+def _result(message: Message) -> dict[str, Any]:
+    failed = {"is_error": True} if message.is_error else {}
+    return {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text(), **failed}
 
 
 def _content(message: Message) -> Any:

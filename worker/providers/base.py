@@ -54,6 +54,8 @@ class Finish(NamedTuple):
     """None when the provider sent no figure."""
     reasoning_blocks: Sequence[Mapping[str, str]] = ()
     """Thinking as the provider wants it back in a follow-up (`shared.messages.Block`)."""
+    stop_sequence: str | None = None
+    """Which of the request's `stop` ended the answer, where the provider says it."""
 
 
 def word(reason: object) -> str:

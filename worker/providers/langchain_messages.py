@@ -1,6 +1,6 @@
 """A conversation as LangChain's messages."""
 
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolCall, ToolMessage
 
@@ -22,7 +22,8 @@ def _message(message: Message) -> BaseMessage:
         case "user":
             return HumanMessage(_content(message))
         case "tool":
-            return ToolMessage(message.text(), tool_call_id=message.tool_call_id)
+            status: Literal["success", "error"] = "error" if message.is_error else "success"
+            return ToolMessage(message.text(), tool_call_id=message.tool_call_id, status=status)
     return AIMessage(_thought(message), tool_calls=[_call(call) for call in message.tool_calls])
 
 

@@ -47,7 +47,7 @@ def _message(message: Message) -> dict[str, Any]:
 
 def _content(message: Message) -> Any:
     if not message.images():
-        return None if message.content is None else message.text()
+        return None if message.content is None else message.result()
     assert isinstance(message.content, list)
     return [
         {"type": "image_url", "image_url": part.image_url.model_dump(exclude_none=True)}

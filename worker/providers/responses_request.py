@@ -42,7 +42,7 @@ def body(request: JobRequest) -> dict[str, Any]:
 def _items(message: Message) -> list[dict[str, Any]]:
     """Translate one message; what an assistant thought, said and called are items of their own."""
     if message.role == "tool":
-        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.text()}]
+        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.result()}]
     items = [_block(block) for block in message.reasoning_blocks if block.type == "reasoning"]
     if message.content is not None:
         items.append({"role": message.role, "content": _content(message)})
