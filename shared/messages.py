@@ -16,7 +16,8 @@ IMAGE_TOKENS: Final = 1_000
 _DATA_URL: Final = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
 
-STRICT: Final = ConfigDict(extra="forbid", strict=True)
+# (Errors would quote what they were given, wherever they are logged.)
+STRICT: Final = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class Strict(BaseModel):
