@@ -16,7 +16,8 @@ from shared.prices import Usage
 from shared.queue import Claim
 from shared.requests import JobRequest
 from shared.spent import UNASKED, Settlement
-from shared.structured import MAX_CHARACTERS, Misfit, parsed
+from shared.structured import MAX_CHARACTERS, Misfit
+from worker.checker import Checker, Unchecked
 from worker.continuation import Continuation
 from worker.failures import UNKNOWN, Failure, explain, failure, is_stale_connection
 from worker.providers.base import AnswerTooLarge, Finish, Provider, StreamError
@@ -34,7 +35,7 @@ NO_ANSWER: Final = ("tool_calls", "content_filter")
 
 BILLED_SILENCE: Final = (
     "first_token_timeout", "idle_timeout", "job_timeout", "provider_truncated", "provider_protocol", "storage_full",
-    "invalid_output", "answer_too_large",
+    "invalid_output", "output_unchecked", "answer_too_large",
 )  # fmt: skip
 """Failures of a call that a provider may have worked on all the same."""
 
@@ -120,6 +121,7 @@ class Attempt:
         request: JobRequest,
         provider: Callable[[], Provider],
         writer: Writer,
+        checker: Checker,
         timeouts: Timeouts,
     ) -> None:
         self.claim = claim
@@ -134,6 +136,7 @@ class Attempt:
         )
         self._provider = provider
         self._writer = writer
+        self._checker = checker
         self._timeouts = timeouts
         self.run: Run | None = None
         self._continuation: Continuation | None = None
@@ -305,7 +308,7 @@ class Attempt:
             if self._stop is None:
                 return self._failed(error)
         else:
-            return self._checked(finish)
+            return await self._checked(finish)
         return self._ended_by(self._stop)
 
     def _ended_by(self, why: Stop) -> Outcome:
@@ -340,14 +343,16 @@ class Attempt:
                 await asyncio.wait_for(self._stopped.wait(), wait_s)
         return None if self._stop is None else self._ended_by(self._stop)
 
-    def _checked(self, finish: Finish) -> Completed | Failed:
+    async def _checked(self, finish: Finish) -> Completed | Failed:
         """Say whether an answer that is whole is also what was asked for."""
         if self._text is None or self.request.json_format is None or self._refused or finish.reason in NO_ANSWER:
             return Completed(finish)
         try:
-            return Completed(finish, parsed("".join(self._text), self.request.json_format))
+            return Completed(finish, await self._checker.check("".join(self._text), self.request.json_format))
         except Misfit:
             return Failed(failure("invalid_output"), finish.usage)
+        except Unchecked:
+            return Failed(failure("output_unchecked"), finish.usage)
 
     async def _call_provider(self) -> Finish:
         """Make the call; once more, at once, when the connection was stale before the provider saw anything."""

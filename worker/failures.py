@@ -45,6 +45,7 @@ CODES: Final = {
     "provider_truncated": (True, "The provider's answer ended before it was whole."),
     "provider_run_lost": (True, "The provider has lost the answer that it was working on."),
     "provider_protocol": (True, "The provider's answer could not be read."),
+    "output_unchecked": (True, "The answer could not be checked in time."),
     "answer_too_large": (False, "The answer is longer than it may be."),
     "first_token_timeout": (True, "The provider sent no first token in time."),
     "idle_timeout": (True, "The provider fell silent in mid-answer."),

@@ -33,7 +33,7 @@ AGAIN: Final = frozenset((RATE_LIMITED, "provider_overloaded", "provider_error",
 LISTEN_AGAIN: Final = AGAIN - {RUN_LOST} | {"provider_timeout", "provider_truncated"}
 """What may befall a listener while the provider's own run goes on."""
 
-OURS: Final = frozenset(("internal_error", "storage_full", "job_timeout", "invalid_output"))
+OURS: Final = frozenset(("internal_error", "storage_full", "job_timeout", "invalid_output", "output_unchecked"))
 """No other provider would do better."""
 
 

@@ -24,6 +24,7 @@ from shared.settings import Settings
 from shared.spent import OPEN, UNASKED
 from shared.subscriber import Subscriber
 from worker.attempt import Attempt, Failed, HandedOver, Lost, Outcome, Stop, Timeouts
+from worker.checker import Checker
 from worker.compactor import Compactor
 from worker.leases import Lease, Reaper
 from worker.orphans import Orphans
@@ -86,6 +87,7 @@ class Workshop:
         self._ends = Queue(self._writing, writing, self.keys, settings.limits)
         self._log = Log(self._writing, writing, self.keys)
         self._writer = Writer(self._log, settings.max_answer_bytes)
+        self._checker = Checker()
         self._presence = Presence(leading, self.keys)
         self._prices = Prices.read(settings.prices)
         self._subscriber = Subscriber(settings.redis_url)
@@ -146,6 +148,7 @@ class Workshop:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._subscriber.stop()
+        await self._checker.close()
         await self.orphans.close()
         await self.providers.close()
         await self._leading.close()
@@ -303,7 +306,7 @@ class Workshop:
             settings.idle_timeout_s,
             min(request.timeout_s or settings.job_timeout_s, settings.job_timeout_s),
         )
-        return Attempt(claim, request, partial(self._provider, request), self._writer, timeouts)
+        return Attempt(claim, request, partial(self._provider, request), self._writer, self._checker, timeouts)
 
     def _provider(self, request: JobRequest) -> Provider:
         if not request.messages:

@@ -195,6 +195,22 @@ async def test_what_a_model_writes_is_text_in_every_field(bare: Stack) -> None:
             assert response.json()["tool_calls"] == [{"index": 0, "id": NASTY, "name": NASTY, "arguments": NASTY}]
 
 
+async def test_a_hundred_thousand_deltas_of_one_character_are_one_text_in_fewer_events(bare: Stack) -> None:
+    """CWE-400: line ends, NUL and the halves of pairs among them."""
+    written = ("a\r\n\x00\ud83d\ude00\u2028" * 15_000)[:100_000]
+    attacks: dict[str, Attack] = {
+        "m": lambda d: [asked_well(d, b"".join(delta(d, json.dumps(character)) for character in written))]
+    }
+    async with attacked(bare, attacks) as (_, client):
+        for dialect in DIALECTS:
+            job_id = await client.submit(provider=dialect)
+            events = await asyncio.wait_for(client.all_events(job_id), 20)
+            joined = "ok" + written.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+            assert (text(events) == joined, events[-1].event) == (True, "completed")
+            assert (await client.job(job_id))["text"] == joined
+            assert len(events) < 5_000
+
+
 @pytest.mark.parametrize("index", ["-1", "1000000000", "99999999999999999999", "null", '"x"', "1.5", "true"])
 async def test_a_tool_call_has_our_number_whatever_the_providers_is(bare: Stack, index: str) -> None:
     """CWE-129, CWE-789: readers keep calls in arrays."""

@@ -259,7 +259,7 @@ def test_every_code_of_the_tables_is_one_that_the_reader_is_told_of() -> None:
     tested = {code for _, _, _, code in [*REFUSED, *STREAMED, *IN_PLACE]}
     elsewhere = {
         "provider_not_configured", "internal_error", "storage_full", "invalid_output",
-        "answer_too_large",
+        "answer_too_large", "output_unchecked",
         "first_token_timeout", "idle_timeout", "job_timeout", "provider_run_lost",
     }  # fmt: skip
     assert tested | elsewhere == set(CODES)
