@@ -79,14 +79,15 @@ class LogResponse(EventSourceResponse):
                     body = dialect.body(batch) if batch else dialect.ping
                     # Also an empty one: a client that takes nothing is found by it.
                     with self._hub.sending(self._reader):
-                        await self._connection.send(_body(body))
+                        await self._connection.send(_body(body, more=not dialect.over))
                     if dialect.over:
-                        break
+                        return True
         except LogGone:
             pass
         if dialect.over:
+            # All was told past this task (`deliver`).
             with self._hub.sending(self._reader):
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await send(_body(b"", more=False))
         return dialect.over
 
     def deliver(self, batch: Batch) -> bool:
@@ -107,5 +108,5 @@ class LogResponse(EventSourceResponse):
         self._reader.end()
 
 
-def _body(chunk: bytes) -> Message:
-    return {"type": "http.response.body", "body": chunk, "more_body": True}
+def _body(chunk: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": chunk, "more_body": more}

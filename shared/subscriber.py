@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 RECONNECT_FIRST_S: Final = 0.05
 RECONNECT_LONGEST_S: Final = 1.0
 PING_S: Final = 5.0
+LEAVE_S: Final = 0.02
+"""How long a channel that nobody wants any more is still listened to: who leaves goes with whoever comes meanwhile."""
+
 SILENCE_S: Final = 12.0
 """A connection on which not even a PING is answered for so long is dead, whatever TCP says."""
 
@@ -43,6 +46,7 @@ class Subscriber:
         """What has been sent as SUBSCRIBE on this connection, and not as UNSUBSCRIBE since."""
         self._link: Link | None = None
         self._changed = False
+        self._leaving: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -70,7 +74,8 @@ class Subscriber:
         self._listeners.pop(name, None)
         if (confirmed := self._confirmed.pop(name, None)) is not None:
             confirmed.cancel()
-        self._change()
+        if self._link is not None and self._leaving is None:
+            self._leaving = asyncio.get_running_loop().call_later(LEAVE_S, self._sync)
 
     async def _run(self) -> None:
         delay_s = RECONNECT_FIRST_S
@@ -113,6 +118,9 @@ class Subscriber:
     def _sync(self) -> None:
         """Keep what is subscribed at Redis the same as what is wanted here."""
         self._changed = False
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
         if (link := self._link) is None:
             return
         wanted = self._listeners.keys()
@@ -135,8 +143,11 @@ class Subscriber:
         if kind == b"message":
             if (listener := self._listeners.get(name)) is not None:
                 listener.message(payload)
-        elif kind == b"subscribe" and (confirmed := self._confirmed.get(name)) is not None:
+        elif kind == b"subscribe" and name in self._on_wire:
             self._heard.add(name)
+            if (confirmed := self._confirmed.get(name)) is None:
+                # It was left meanwhile, of which the connection has not been told yet.
+                return
             if confirmed.done():
                 self._listeners[name].gap()
             else:
