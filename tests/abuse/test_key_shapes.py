@@ -103,6 +103,29 @@ async def test_the_scheme_is_read_as_rfc_9110_says(guarded: Stack, alice: Client
     assert response.status_code == 200
 
 
+async def test_a_bare_key_is_one_for_anthropics_clients_alone(guarded: Stack, alice: Client) -> None:
+    """CWE-287: in `x-api-key`, once, in every byte, where no `Authorization` says something else."""
+    key = alice.http.headers["authorization"].partition(" ")[2].encode()
+    content = json.dumps({"model": "openai/m", "messages": body()["messages"]}).encode()
+
+    async def status(path: bytes, *headers: tuple[bytes, bytes]) -> int:
+        return (await ask(guarded.url, b"POST", path, list(headers), content)).status
+
+    tokens = b"/v1/messages/count_tokens"
+    right = (b"x-api-key", key)
+    assert await status(tokens, right) == 200
+    for wrong in (
+        b"", b"*", b"Bearer " + key, key + b"x", key[:-1], b"\xa0" + key, key + b"\x85", b'"' + key + b'"',
+        key.upper(), key + b"," + key, b"\xff", b"x" * 8_000, key_id(hash_key(key.decode())).encode(),
+    ):  # fmt: skip
+        assert await status(tokens, (b"x-api-key", wrong)) == 401, wrong
+    assert await status(tokens, right, right) == 401
+    for other in (b"", b"Bearer", b"Bearer x", b"Basic eDp4"):
+        assert await status(tokens, right, (b"Authorization", other)) == 401, other
+    for path in (b"/v1/jobs", b"/v1/chat/completions", b"//v1/messages", b"/v1/jobs?/v1/messages"):
+        assert await status(path, right) in (401, 404), path
+
+
 @pytest.mark.parametrize(
     "name", ["key", "api_key", "access_token", "token", "authorization", "Authorization", "ticket"]
 )
