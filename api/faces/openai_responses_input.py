@@ -72,20 +72,9 @@ async def _before(here: State, caller: Caller, id: str) -> list[dict[str, Any]]:
         raise refused("previous_response_not_found", "previous_response_id", "there is no such response")
     if job.live:
         raise _wrong("previous_response_id", "the response has not ended yet")
-    request, answer = await asyncio.gather(here.jobs.request(job.id), here.log.answer(job.id, job.base))
+    request, story = await asyncio.gather(here.jobs.request(job.id), story_of(here, job))
     messages = [message.model_dump(exclude_defaults=True) for message in request.messages]
-    if answer.text or answer.tool_calls:
-        said: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
-        if answer.tool_calls:
-            said["tool_calls"] = [_called(call["id"], call["name"], call["arguments"]) for call in answer.tool_calls]
-        if job.reasoning_blocks:
-            said["reasoning_blocks"] = job.reasoning_blocks
-        messages.append(said)
-    return messages
-
-
-def _called(id: Any, name: Any, arguments: Any) -> dict[str, Any]:
-    return {"id": id, "name": name, "arguments": arguments}
+    return messages + _Reading({}).answer(story.response()["output"], job.reasoning_blocks)
 
 
 async def _named(here: State, caller: Caller, items: Items) -> dict[str, Named]:
@@ -127,6 +116,15 @@ class _Reading:
         for number, item in enumerate(items):
             self._read(item, f"input.{number}")
         return self._messages
+
+    def answer(self, output: Items, thoughts: list[dict[str, str]]) -> list[dict[str, Any]]:
+        """Return an answer of ours with the thinking behind it, shown or not; without calls that nobody can answer."""
+        self._thoughts = thoughts
+        return self.messages(
+            item
+            for item in output
+            if item["type"] == "message" or (item["type"] == "function_call" and item["status"] == "completed")
+        )
 
     def _read(self, item: dict[str, Any], place: str) -> None:
         match item.get("type", "message" if "role" in item else None):
@@ -173,7 +171,8 @@ class _Reading:
         id, name, arguments = item.get("call_id"), item.get("name"), item.get("arguments")
         if not (isinstance(id, str) and isinstance(name, str) and isinstance(arguments, str)):
             raise _wrong(place, "expected call_id, name and arguments")
-        self._assistant().setdefault("tool_calls", []).append(_called(id, name, arguments))
+        call = {"id": id, "name": name, "arguments": arguments}
+        self._assistant().setdefault("tool_calls", []).append(call)
 
     def _output(self, item: dict[str, Any], place: str) -> None:
         if not isinstance(item.get("call_id"), str):

@@ -56,6 +56,7 @@ class Story:
         self._items: list[Item] = []
         """Those of the attempt that counts."""
         self._calls: dict[int, Called] = {}
+        self._call_ids: set[str] = set()
         self._next = 0
         self._repeat: Repeat | None = None
         """Set while a new attempt is held back."""
@@ -147,6 +148,9 @@ class Story:
         if self._repeat is not None:
             yield from self._part_ways()
         yield from self._close_spoken()
+        # Clients tell calls apart by it alone, and servers may begin to count anew in each attempt.
+        call_id = f"{call_id}_{self._next}" if call_id in self._call_ids else call_id
+        self._call_ids.add(call_id)
         self._calls[number] = item = Called(self._item_id("fc"), self._next, call_id, name)
         yield from self._add(item)
 
