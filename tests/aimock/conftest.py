@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.aimock.server import Aimock, NotInstalled, find_node, install, serve
+from tests.aimock.server import Aimock, find_node, install, serve
+from tests.npm import NotInstalled
 from tests.stack import Stack
 
 

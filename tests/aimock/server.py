@@ -4,13 +4,10 @@ What a request is answered with hangs on its model: `plain`, `tool`, `error-429`
 format). One fixture serves both APIs. A model without a fixture gets a 404, as it would from the providers.
 """
 
-import fcntl
 import json
 import os
 import select
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,18 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx2
-import playwright
+
+from tests import npm
 
 HERE: Final = Path(__file__).parent
-LOCK: Final = HERE / "package-lock.json"
-INSTALLED: Final = HERE / "node_modules" / ".package-lock.json"
-"""Written by npm last, so a broken installation does not have it."""
-
-OUR_BIN: Final = str(Path(sys.executable).parent)
-PLAYWRIGHT_NODE: Final = str(Path(playwright.__file__).parent / "driver" / "node")
 OLDEST_NODE: Final = (20, 15)
 
-INSTALL_S: Final = 50
 START_S: Final = 20
 
 Fixture = dict[str, Any]
@@ -46,49 +37,14 @@ UNKNOWN: Final[Fixture] = {
 """Takes what nothing else takes. aimock's own answer would be a 503, which reads as an overload."""
 
 
-class NotInstalled(Exception):
-    """aimock is not there, and cannot be installed."""
-
-
 def find_node() -> str | None:
-    """Return a Node.js that can run aimock: the machine's, that of .venv, or the one which Playwright brings along."""
-    for path in (shutil.which("node"), shutil.which("node", path=OUR_BIN), shutil.which(PLAYWRIGHT_NODE)):
-        if path is not None and _version(path) >= OLDEST_NODE:
-            return path
-    return None
-
-
-def _version(node: str) -> tuple[int, ...]:
-    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
-    return tuple(int(part) for part in said.removeprefix("v").split(".")[:2] if part.isdigit())
+    """Return a Node.js that can run aimock."""
+    return npm.find_node(OLDEST_NODE)
 
 
 def install() -> None:
-    """Install what package-lock.json names, unless it is there; several test processes may ask at once.
-
-    Raises NotInstalled without npm, RuntimeError with npm's own words when npm fails.
-    """
-    with LOCK.open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_installed():
-            return
-        npm = shutil.which("npm") or shutil.which("npm", path=OUR_BIN)
-        if npm is None:
-            raise NotInstalled("aimock is not installed, and there is no npm to install it")
-        run = subprocess.run(
-            [npm, "ci", "--prefix", str(HERE), "--no-audit", "--no-fund", "--ignore-scripts"],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=INSTALL_S, check=False,
-        )  # fmt: skip
-        if run.returncode:
-            raise RuntimeError(f"npm ci failed:\n{run.stderr}")
-
-
-def _is_installed() -> bool:
-    def hashes(lock: Path) -> dict[str, str]:
-        packages = json.loads(lock.read_text())["packages"]
-        return {name: package["integrity"] for name, package in packages.items() if name}
-
-    return INSTALLED.exists() and hashes(INSTALLED) == hashes(LOCK)
+    """Install aimock, unless it is there. Raises `npm.NotInstalled` without npm."""
+    npm.install(HERE)
 
 
 @contextmanager

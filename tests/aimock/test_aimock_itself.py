@@ -20,8 +20,9 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
-from tests.aimock import server
-from tests.aimock.server import HERE, PLAYWRIGHT_NODE, Aimock, answer, find_node, serve
+from tests import npm
+from tests.aimock.server import HERE, Aimock, answer, find_node, serve
+from tests.npm import PLAYWRIGHT_NODE
 
 HI: Any = [{"role": "user", "content": "Hi"}]
 SIGNATURE = "c2lnbmF0dXJl"
@@ -445,7 +446,7 @@ def test_it_ends_with_the_process_that_started_it(node: str) -> None:
 @pytest.mark.usefixtures("node")
 def test_without_a_node_of_the_machine_s_it_runs_on_playwright_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(server, "OUR_BIN", "")
+    monkeypatch.setattr(npm, "OUR_BIN", "")
     assert find_node() == PLAYWRIGHT_NODE
     with serve(PLAYWRIGHT_NODE) as url:
         assert httpx2.get(f"{url}/health", trust_env=False).status_code == 200
