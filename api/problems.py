@@ -86,6 +86,8 @@ def _of(error: Exception) -> Problem:
             return not_found()
         case errors.JobLive():
             return Problem(409, "job_live", "The job has not ended yet; cancel it first.")
+        case errors.ChatBusy():
+            return Problem(409, error.code, "The chat is still being answered: wait for the end, or stop it.")
         case errors.BadCursor():
             return Problem(400, error.code, str(error))
         case errors.KeyMismatch():

@@ -16,7 +16,7 @@ from api.state import State
 from shared.capabilities import can_continue, refused_field, takes_max_tokens
 from shared.errors import JobNotFound
 from shared.events import START
-from shared.jobs import Created
+from shared.jobs import Created, Turn
 from shared.quotas import quota_of
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
@@ -43,11 +43,12 @@ async def submit(
     reads: bool,
     face: Mapping[str, Any] | None = None,
     numbered: bool = False,
+    turn: Turn | None = None,
 ) -> Submission:
     """Accept a generation: the job and its queue entry exist when this returns. Raises the problem that it has.
 
     `reads`: attach a reader, which counts as one of the owner's streams. `face`: what another API wants to know of the
-    job later. `numbered`: its readers count the events, so all of them are kept.
+    job later. `numbered`: its readers count the events, so all of them are kept. `turn`: it answers a chat.
     """
     repeatable = idempotency(request, asked, face)
     job = _limited(asked, here)
@@ -69,6 +70,7 @@ async def submit(
                 usage_retention_d=here.settings.usage_retention_d,
                 face=face,
                 numbered=numbered,
+                turn=turn,
             )
         if seat is not None and not created.kept:
             raise JobNotFound

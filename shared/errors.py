@@ -5,6 +5,7 @@ RejoinError
 │   └── Damaged          what is kept of the job makes no sense
 ├── JobNotFound      no such job, or somebody else's          404
 ├── JobLive          the job has not ended yet                409
+├── ChatBusy         the chat has a live answer               409
 ├── BadCursor        a Last-Event-ID that is not an event id  400
 ├── KeyMismatch      an Idempotency-Key of another request    422
 ├── QueueFull        too many jobs wait                       503
@@ -34,6 +35,10 @@ class JobNotFound(RejoinError):
 
 class JobLive(RejoinError):
     code = "job_live"
+
+
+class ChatBusy(RejoinError):
+    code = "chat_busy"
 
 
 class Damaged(Unavailable):

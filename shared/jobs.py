@@ -12,6 +12,7 @@ from shared import quotas
 from shared.clock import iso
 from shared.errors import (
     BudgetSpent,
+    ChatBusy,
     Damaged,
     JobLive,
     JobNotFound,
@@ -150,6 +151,14 @@ class Idempotency(NamedTuple):
     """Of what is asked for: another request under the same key is refused."""
 
 
+class Turn(NamedTuple):
+    """What makes a job the answer of a chat: one of them is live at a time."""
+
+    chat: str
+    retention_s: float | None
+    """For how long a live answer is kept that this one interrupts; None where it is not to be interrupted."""
+
+
 def _created(quota: Quota, outcome: bytes, taken: int, more_in_ms: int, live: int, *rest: Any) -> Created:
     """Read the reply of `create`, or raise what was refused."""
     standings = [quotas.posts(quota, taken, more_in_ms), quotas.live_jobs(quota, live)]
@@ -161,6 +170,8 @@ def _created(quota: Quota, outcome: bytes, taken: int, more_in_ms: int, live: in
             return Created(job_id.decode(), created_ms, standings, replayed=True, live=is_live, kept=kept)
         case b"mismatch", _:
             raise KeyMismatch
+        case b"chat", _:
+            raise ChatBusy
         case b"queue", _:
             raise QueueFull("Too many jobs wait already.")
         case b"posts", (retry_in_ms,):
@@ -202,15 +213,17 @@ class Jobs:
         usage_retention_d: int = 400,
         face: Mapping[str, Any] | None = None,
         numbered: bool = False,
+        turn: Turn | None = None,
     ) -> Created:
         """Create the job, its log and its queue entry in one step, or find the one that its Idempotency-Key stands for.
 
-        Raises QueueFull, one of LimitReached, KeyMismatch: then nothing was created, and the key is free.
+        Raises QueueFull, one of LimitReached, KeyMismatch, ChatBusy: then nothing was created, and the key is free.
 
         `stream`: it is read at once, by one more stream of its owner's. `can_continue`: its provider can go on from a
         text that an attempt has left behind. `rates`: what it costs. `key` and `usage_retention_d`: what the owner's
         ledger enters it under, and how many days it keeps that. `face`: what another API keeps of its request
-        beside the job's. `numbered`: its readers count its events, so its log is never made smaller.
+        beside the job's. `numbered`: its readers count its events, so its log is never made smaller. `turn`: it
+        answers a chat, and a live answer of that is cancelled in the same step.
         """
         job_id = new_job_id()
         keys = self._keys
@@ -228,6 +241,11 @@ class Jobs:
         ]
         if idempotency is not None:
             names.append(keys.idempotency(owner, idempotency.key))
+        script, interrupts = "create", ""
+        if turn is not None:
+            script = "answer"
+            names.append(keys.chat(owner, turn.chat))
+            interrupts = "" if turn.retention_s is None else str(int(turn.retention_s * 1000))
         target = dump({"provider": request.provider, "model": request.model})
         record: list[str | bytes | int | float] = [
             *("priority", request.priority),
@@ -248,6 +266,8 @@ class Jobs:
             record += ("rates", str(rates))
         if face is not None:
             record += ("face", dump(face))
+        if turn is not None:
+            record += ("chat", names[-1])
         if numbered:
             record += ("numbered", 1)
         if request.leave_grace_s is not None:
@@ -255,15 +275,26 @@ class Jobs:
         limits = [quota.posts_per_minute, quota.live_jobs, "" if quota.daily_cost is None else quota.daily_cost]
         hashed = "" if idempotency is None else idempotency.hash
         args: list[Any] = [job_id, arq_payload(job_id), LIVE_TTL_S * 1000, max_queue, keys.prefix, owner, *limits]
-        args += [hashed, IDEMPOTENCY_S * 1000, *(stream or NO_BID), *record]
+        args += [hashed, IDEMPOTENCY_S * 1000, *(stream or NO_BID), interrupts, *record]
         try:
-            reply = await self._scripts.run("create", names, args, again=True)
+            reply = await self._scripts.run(script, names, args, again=True)
         except RedisError as error:
             if not is_damage(error) or not await self._scripts.run("mend", names, [keys.prefix, job_id]):
                 raise
             logger.error("what stood under our names in Redis was not ours: it is replaced")
-            reply = await self._scripts.run("create", names, args, again=True)
+            reply = await self._scripts.run(script, names, args, again=True)
         return _created(quota, *reply)
+
+    async def answering(self, owner: str, chat: str) -> Job | None:
+        """Return the job that answers an owner's chat; None when none is live."""
+        try:
+            raw = await self._redis.read("GET", self._keys.chat(owner, chat))
+        except RedisError as error:
+            if not is_damage(error):
+                raise
+            return None
+        job = None if raw is None else await self._record(raw.decode("utf-8", "replace"))
+        return job if job is not None and job.live and job.owner == owner else None
 
     async def get(self, job_id: str) -> Job:
         """Return a job's record, or raise JobNotFound."""

@@ -39,6 +39,10 @@ class Keys:
         """String: the hash of an owner's request under an Idempotency-Key, its job's id and moment of creation (ms)."""
         return f"{self.prefix}:idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
 
+    def chat(self, owner: str, chat: str) -> str:
+        """String: the job that answers one of an owner's chats, or was the last to."""
+        return f"{self.prefix}:chat:{owner}:{hashlib.sha256(chat.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
     def streams(self, process: str) -> str:
         """Hash: how many streams each owner has open in an API process. Lives as long as that renews it."""
         return f"{self.prefix}:streams:{process}"

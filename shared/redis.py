@@ -24,22 +24,29 @@ MIN_VERSION: Final = (6, 2)
 _LUA: Final = Path(__file__).parent / "lua"
 
 _PRELUDES: Final = {
-    "create": ("_now", "_quota", "_streams", "_turns"),
+    "create": ("_now", "_quota", "_streams", "_turns", "_no_chat"),
+    "answer": (
+        *("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_leave_chat", "_end"),
+        *("_quota", "_streams", "_turns", "_lines", "_cancel", "_chat"),
+    ),
     "claim": (
-        *("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end"),
+        *("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_leave_chat", "_end"),
         *("_presence", "_room", "_turns", "_lines", "_mend"),
     ),
     "append": ("_now", "_log", "_append"),
     "again": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_room"),
     "hang_up": ("_now", "_bucket", "_free", "_settle", "_orphans"),
     "renew": ("_now",),
-    "finish": ("_now", "_log", "_bucket", "_free", "_settle", "_append", "_orphans"),
-    "release": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_turns", "_mend"),
+    "finish": ("_now", "_log", "_bucket", "_free", "_settle", "_append", "_orphans", "_leave_chat"),
+    "release": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_leave_chat", "_end", "_turns", "_mend"),
     "abandon": (),
     "mend": ("_now", "_log", "_bucket", "_free", "_turns", "_mend"),
     "bury": ("_now", "_log", "_bucket", "_free", "_turns", "_mend"),
-    "cancel": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_turns", "_lines"),
-    "reap": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_end", "_turns", "_mend"),
+    "cancel": (
+        *("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_leave_chat", "_end"),
+        *("_turns", "_lines", "_cancel"),
+    ),
+    "reap": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_leave_chat", "_end", "_turns", "_mend"),
     "orphans": ("_now",),
     "disown": ("_now", "_orphans"),
     "delete": (),
@@ -51,6 +58,9 @@ _PRELUDES: Final = {
     "issue": ("_now",),
     "revoke": ("_now",),
 }
+
+_BODIES: Final = {"answer": "create"}
+"""Scripts that are another one behind other functions: a job that answers a chat is created like any."""
 
 _RUN_WHEN_FULL: Final = (
     *("abandon", "bury", "mend", "renew", "hang_up", "finish", "release", "cancel", "reap", "orphans", "disown"),
@@ -84,7 +94,7 @@ def pool_for_arq(url: str) -> BlockingConnectionPool:
 @cache
 def source(name: str) -> str:
     """Return a script's text, behind the functions that it shares with others."""
-    parts = [*_PRELUDES[name], name]
+    parts = [*_PRELUDES[name], _BODIES.get(name, name)]
     return "\n".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
 
 

@@ -218,6 +218,8 @@ class Settings(BaseSettings):
     )
     default_model: Annotated[str, Field(pattern=r"^[^/\s]+/[^\s]+$")] | None = Field(None, alias="REJOIN_DEFAULT_MODEL")
     """`provider/model`: asked where a client names none; its provider, where one names only a model."""
+    chat_policy: Literal["interrupt", "reject"] = Field("interrupt", alias="REJOIN_CHAT_POLICY")
+    """What becomes of a chat's live answer when it is asked anew: cancelled, or the new one refused."""
     prices: str | None = Field(None, alias="REJOIN_PRICES")
     usage_retention_d: PositiveInt = Field(400, alias="REJOIN_USAGE_RETENTION_D", le=36_500)
     worker_port: int = Field(0, alias="REJOIN_WORKER_PORT", ge=0, le=65_535)

@@ -1,23 +1,5 @@
--- Cancel a job: end it here and now while it waits, ask its worker while it runs.
+-- Cancel a job on its owner's behalf.
 -- KEYS: job, log
 -- ARGV: job id, key prefix, retention ms
--- Returns 'unknown', 'cancelled_before_start', 'cancelled', 'cancelling' or 'already_finished'.
-local id, prefix = ARGV[1], ARGV[2]
-local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'line', 'owner', 'priority')
-local status, worker = record[1], record[2]
-if not status then return 'unknown' end
-if status == 'queued' then
-  local attempt = tonumber(record[3])
-  unqueue(prefix, id, record[4])
-  leave_place(prefix, id, record[4] or '', record[5], record[6])
-  if record[4] then redis.call('LPUSH', prefix .. ':wake', 1) end
-  end_job(prefix, id, 'cancelled', nil, ARGV[3], now_ms())
-  return attempt == 0 and 'cancelled_before_start' or 'cancelled'
-end
-if status == 'running' then
-  redis.call('HSETNX', KEYS[1], 'cancel_ms', now_ms())
-  redis.call('SADD', prefix .. ':cancels:' .. worker, id)
-  redis.call('PUBLISH', prefix .. ':control:' .. worker, id)
-  return 'cancelling'
-end
-return 'already_finished'
+-- Returns what `cancel_job` does.
+return cancel_job(ARGV[2], ARGV[1], ARGV[3])

@@ -1,17 +1,18 @@
 -- Create a job, its log and its queue entry, or nothing. Whatever may refuse it is judged here, in the same step.
 -- KEYS: job, log, queue, arq job, owner's jobs, order of creation, wake, blocked, owner's live jobs,
---       owner's POSTs, the idempotency key, if there is one
+--       owner's POSTs, the idempotency key, if there is one, the chat, if it answers one (`_chat.lua`, else `_no_chat.lua`)
 -- ARGV: job id, arq payload, ms a live job may last, jobs that may wait, key prefix, owner,
---       POSTs a minute, live jobs, cost a day (10^-12 dollars; '' for any), hash of the request, ms an idempotency key lasts,
+--       POSTs a minute, live jobs, cost a day (10^-12 dollars; '' for any), hash of the request ('' without a key), ms an idempotency key lasts,
 --       API process that streams the job ('' for none), streams of the owner there, streams in all, ms its word is good for,
---       then the record's fields and values
+--       retention ms of the chat's answer that it interrupts ('' for none), then the record's fields and values
 -- Returns {outcome, POSTs of the last minute, ms until they are fewer, the owner's live jobs, …}, where … is for
 --   'created'   job id, created ms; also of a repeat after a lost reply
 --   'replayed'  job id, created ms, status ('' when the job is gone)
 --   'mismatch'  nothing: the idempotency key stands for another request
+--   'chat'      nothing: the chat has a live answer, which is not to be interrupted
 --   'posts', 'jobs', 'budget', 'queue', 'streams'  ms until it may be worth another try (0: nobody knows)
 local id, live_ms, prefix, owner = ARGV[1], tonumber(ARGV[3]), ARGV[5], ARGV[6]
-local live, posts, key, now = KEYS[9], KEYS[10], KEYS[11], now_ms()
+local live, posts, key, now = KEYS[9], KEYS[10], ARGV[10] ~= '' and KEYS[11], now_ms()
 local process, here, most_streams, lease_ms = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 
 local taken, fewer_ms = recent(posts, now)
@@ -34,6 +35,7 @@ if stored then
   return answer('replayed', first, tonumber(created), status)
 end
 
+if chat and chat.is_busy(prefix) then return answer('chat') end
 if taken >= tonumber(ARGV[7]) then return answer('posts', fewer_ms) end
 if jobs >= tonumber(ARGV[8]) then return answer('jobs', 0) end
 local spent_ms = ARGV[9] ~= '' and spent_until(prefix, owner, tonumber(ARGV[9]), now)
@@ -43,7 +45,8 @@ if process ~= '' and not open_stream(prefix, owner, process, here, most_streams,
   return answer('streams', 0)
 end
 
-redis.call('HSET', KEYS[1], 'status', 'queued', 'created_ms', now, 'attempt', 0, 'losses', 0, 'owner', owner, unpack(ARGV, 16))
+if chat then jobs = jobs - chat.take(prefix, id, live_ms) end
+redis.call('HSET', KEYS[1], 'status', 'queued', 'created_ms', now, 'attempt', 0, 'losses', 0, 'owner', owner, unpack(ARGV, 17))
 redis.call('PEXPIRE', KEYS[1], live_ms)
 redis.call('SET', KEYS[4], ARGV[2], 'PX', live_ms)
 local created = redis.call('INCR', KEYS[6])

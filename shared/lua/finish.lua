@@ -5,7 +5,7 @@
 --       then per event: name, data, then the record's fields and values
 -- Returns 1 when it ended so, also before (a repeat after a lost reply); 0 when the job is not this worker's any more.
 local id, worker, attempt, status = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'owner')
+local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'owner', 'chat')
 if record[2] ~= worker or record[3] ~= attempt then return 0 end
 if record[1] == status then return 1 end
 if record[1] ~= 'running' then return 0 end
@@ -25,4 +25,5 @@ redis.call('SREM', KEYS[4], id)
 redis.call('SREM', KEYS[5], id)
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
+leave_chat(record[5], id, ARGV[5])
 return 1

@@ -2,7 +2,7 @@
 -- KEYS: as of `create`
 -- ARGV: key prefix, job id
 -- Returns how many names were cleared; 0 when it would fail again.
-local kinds = {'hash', 'stream', 'zset', 'string', 'zset', 'string', 'list', 'zset', 'zset', 'list', 'string'}
+local kinds = {'hash', 'stream', 'zset', 'string', 'zset', 'string', 'list', 'zset', 'zset', 'list', 'string', 'string'}
 local cleared = mend(ARGV[1], ARGV[2], now_ms())
 for i, key in ipairs(KEYS) do cleared = cleared + clear(kinds[i], key) end
 bury(ARGV[1], ARGV[2], 1, now_ms())
