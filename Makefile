@@ -8,7 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-AIMOCK := tests/aimock/node_modules/.package-lock.json
+# What tests run that comes from npm: a mock of both APIs that nobody here wrote, and the AI SDK.
+NPM := tests/aimock tests/faces/ai_sdk
+NPM_INSTALLED := $(NPM:%=%/node_modules/.package-lock.json)
 
 # Extra arguments for run and test: make test ARGS="-k relay -x"
 ARGS ?=
@@ -35,15 +37,14 @@ $(STAMP): requirements.txt
 run: install ## Run everything on http://127.0.0.1:8000 (Valkey, API, worker)
 	@exec $(BIN)/python deploy/run.py $(ARGS)
 
-test: install $(AIMOCK) ## Run every test against a real Valkey
+test: install $(NPM_INSTALLED) ## Run every test against a real Valkey
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-# A mock of both APIs that nobody here wrote. npm writes this file last, so a broken installation is repeated; without npm
-# the tests that need it are skipped, and say so.
-$(AIMOCK): tests/aimock/package-lock.json
+# npm writes this file last, so a broken installation is repeated; without npm the tests that need it are skipped, and say so.
+%/node_modules/.package-lock.json: %/package-lock.json
 	@if command -v npm >/dev/null; then \
-		npm ci --prefix tests/aimock --no-audit --no-fund --ignore-scripts --loglevel=error >/dev/null && touch $@; \
-	else echo "no npm: the tests in tests/aimock will be skipped" >&2; fi
+		npm ci --prefix $* --no-audit --no-fund --ignore-scripts --loglevel=error >/dev/null && touch $@; \
+	else echo "no npm: the tests that need $* will be skipped" >&2; fi
 
 # Its own packages (plots, progress bars) come into .venv with its first run.
 BENCH_STAMP := $(VENV)/.bench-installed
@@ -83,5 +84,5 @@ lock: ## Renew requirements.txt from pyproject.toml (UPGRADE=1: newest versions)
 		$(if $(UPGRADE),--upgrade) --output-file bench/requirements.txt
 
 clean: ## Remove .venv and caches; .data stays
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis tests/aimock/node_modules
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis $(NPM:%=%/node_modules)
 	find . -name __pycache__ -type d -not -path './.*' -not -path './node_modules/*' -exec rm -rf {} +

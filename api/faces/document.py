@@ -44,6 +44,21 @@ HAPPENS: Final = (400, 401, 404, 408, 409, 413, 415, 429, 500, 502, 503, 504)
 """What a request for an answer may be refused with, and what the failure of its job may be told as."""
 
 
+TEXT: Final = "text/plain"
+
+
+def sentences(*statuses: int) -> Responses:
+    """Return what a route's refusals look like that are a sentence each."""
+    return {
+        status: {
+            "description": "Refused, and why.",
+            "content": {TEXT: {"schema": {"type": "string"}}},
+            **({"headers": HEADERS[status]} if status in HEADERS else {}),
+        }
+        for status in statuses
+    }
+
+
 def refusals(body: type[BaseModel], *statuses: int) -> Responses:
     """Return what a route's refusals look like, for its `responses`."""
     return {

@@ -20,6 +20,7 @@ from tests.provider import Silence, Text
 from tests.stack import Stack, eventually
 
 PUBLIC, OWN, JOB = "tells nothing of anybody", "shows the caller's own", "is for one job"
+CHAT = "is for one of the caller's chats"
 
 DOORS: dict[tuple[str, str], str] = {
     ("GET", "/"): PUBLIC,
@@ -37,6 +38,9 @@ DOORS: dict[tuple[str, str], str] = {
     ("POST", "/v1/responses"): OWN,
     ("POST", "/v1/messages"): OWN,
     ("POST", "/v1/messages/count_tokens"): OWN,
+    ("POST", "/api/chat"): OWN,
+    ("GET", "/api/chat/{chat_id}/stream"): CHAT,
+    ("POST", "/api/chat/{chat_id}/stop"): CHAT,
     ("GET", "/v1/jobs/{job_id}"): JOB,
     ("DELETE", "/v1/jobs/{job_id}"): JOB,
     ("POST", "/v1/jobs/{job_id}/cancel"): JOB,
@@ -51,8 +55,14 @@ ASKED: dict[str, Any] = {
     "/v1/responses": {"model": "openai/m2", "input": "Hi"},
     "/v1/messages": {"model": "openai/m2", "messages": body()["messages"], "max_tokens": 9},
     "/v1/messages/count_tokens": {"model": "openai/m2", "messages": body()["messages"]},
+    "/api/chat": {
+        "model": "openai/m2",
+        "id": "bobs",
+        "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}],
+    },
 }
 """What each door that makes a job takes."""
+ONLY_STREAMS = ("/api/chat",)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 UNKNOWN = f"job_{'0' * 32}"
 CANARY = "canary-of-alice"
@@ -60,7 +70,7 @@ CANARY = "canary-of-alice"
 
 def url_of(path: str, job_id: str) -> str:
     """Return where a door is, for one job where it is for one."""
-    return path.format(job_id=job_id, response_id=job_id.replace("job_", "resp_"), name="demo/tour")
+    return path.format(job_id=job_id, response_id=job_id.replace("job_", "resp_"), chat_id="hers", name="demo/tour")
 
 
 def doors(kind: str) -> list[tuple[str, str]]:
@@ -123,7 +133,8 @@ def same(first: httpx2.Response, second: httpx2.Response) -> bool:
 async def ask(client: Client, method: str, path: str, **more: Any) -> httpx2.Response:
     """Ask without waiting for the end of a stream: an open one is an answer that the test must not get."""
     async with client.http.stream(method, path, **more) as response:
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
+        streams = response.headers.get("content-type", "").startswith("text/event-stream")
+        if streams and path not in ONLY_STREAMS:
             raise AssertionError(f"{method} {path} streams")
         await response.aread()
     return response
@@ -160,6 +171,8 @@ def wrong_keys(key: str, path: str) -> Iterable[dict[str, Any]]:
 
 def is_told(response: httpx2.Response) -> bool:
     """Say whether a refusal is that of a missing key, in whatever words."""
+    if response.headers["content-type"].startswith("text/plain"):
+        return response.text.startswith("A valid key is needed")
     said = response.json()
     codes = ("unauthorized", "invalid_api_key", "authentication_error")
     error = said.get("error", {})
@@ -172,7 +185,7 @@ async def test_without_a_key_every_door_is_401_whatever_else_is_wrong(house: Hou
     await command(house.stack, "revoke", key_id(hash_key(key)))
     revoked = house.stack.client(key)
     live_key = house.alice.http.headers["authorization"].partition(" ")[2]
-    for method, path in doors(OWN) + doors(JOB):
+    for method, path in doors(OWN) + doors(JOB) + doors(CHAT):
         for job_id in (house.ended, UNKNOWN):
             url = url_of(path, job_id)
             for request in wrong_keys(live_key, path):
@@ -208,6 +221,23 @@ async def test_a_foreign_job_is_the_same_as_none_by_every_method(house: House) -
                     foreign = await ask(house.bob, method, url_of(path, job_id), **request)
                     assert same(foreign, unknown), (method, path, request)
     await house.untouched()
+
+
+async def test_a_foreign_chat_is_the_same_as_none_by_every_method(house: House) -> None:
+    """CWE-639, CWE-204: whoever knows a chat's id learns nothing by it, and stops nothing."""
+    asked = {**ASKED["/api/chat"], "id": "hers", "model": "openai/silent"}
+    async with house.alice.http.stream("POST", "/api/chat", json=asked) as response:
+        hers = response.headers["x-job-id"]
+        for method, path in doors(CHAT):
+            for client in (house.bob, house.nobody):
+                foreign = await ask(client, method, url_of(path, UNKNOWN))
+                assert same(foreign, await ask(client, method, path.format(chat_id="none"))), (method, path)
+                assert foreign.status_code == (204 if client is house.bob else 401)
+        assert (await house.alice.job(hers))["status"] in ("queued", "running")
+        # The same id is another chat of bob's: what he asks there interrupts nothing of hers.
+        await ask(house.bob, "POST", "/api/chat", json={**ASKED["/api/chat"], "id": "hers"})
+        assert (await house.alice.job(hers))["status"] in ("queued", "running")
+    assert (await house.alice.http.post("/api/chat/hers/stop")).json()["id"] == hers
 
 
 async def test_a_ticket_opens_no_other_job_by_any_method(house: House) -> None:

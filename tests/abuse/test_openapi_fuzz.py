@@ -20,6 +20,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi import checks
 
+from api.faces.ai_sdk_request import UIChatRequest
 from api.faces.anthropic_messages_request import MessagesRequest, Prompt
 from api.faces.openai_chat_request import ChatRequest
 from api.faces.openai_responses_request import ResponsesRequest
@@ -71,6 +72,8 @@ SENSIBLE: list[dict[str, Any]] = [
 ANSWERED = {"model": "openai/m", "input": "Hi"}
 CHAT = {"model": "openai/m", "messages": body()["messages"]}
 MESSAGES = {**CHAT, "max_tokens": 9}
+ASKED = {"id": "c", "model": "openai/m", "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}]}
+NEEDED = {"message_id", "trigger"}
 SENSIBLE_ELSEWHERE: dict[str, list[dict[str, Any]]] = {
     "/v1/responses": [
         {},
@@ -84,6 +87,7 @@ SENSIBLE_ELSEWHERE: dict[str, list[dict[str, Any]]] = {
         {**MESSAGES, **dict.fromkeys(MessagesRequest.model_fields.keys() - MESSAGES.keys())},
     ],
     "/v1/messages/count_tokens": [{}, CHAT, {**CHAT, **dict.fromkeys(Prompt.model_fields.keys() - CHAT.keys())}],
+    "/api/chat": [{}, ASKED, {**ASKED, **dict.fromkeys(UIChatRequest.model_fields.keys() - ASKED.keys() - NEEDED)}],
     "/v1/chat/completions": [{}, CHAT, {**CHAT, **dict.fromkeys(ChatRequest.model_fields.keys() - CHAT.keys())}],
 }
 
@@ -149,6 +153,9 @@ def fuzz(
         statuses[response.status_code] += 1
         case.validate_response(response, checks=held)
         if response.status_code >= 400:
+            if path.startswith("/api/chat"):
+                assert response.headers["content-type"][0].startswith("text/plain")
+                return
             refusal = json.loads(response.content)
             elsewhere = path.startswith(tuple(SENSIBLE_ELSEWHERE))
             assert "error" in refusal if elsewhere else refusal["status"] == response.status_code
@@ -201,6 +208,7 @@ REFUSALS = {
     ("application/problem+json", "ProblemBody"),
     ("application/json", "OpenAIErrorBody"),
     ("application/json", "AnthropicErrorBody"),
+    ("text/plain", "a sentence"),
 }
 
 
@@ -217,7 +225,7 @@ def test_the_document_says_who_may_ask_and_how_each_refusal_looks() -> None:
         for status, answer in operation["responses"].items():
             if status >= "400":
                 (media_type,) = answer["content"]
-                words = answer["content"][media_type]["schema"]["$ref"].rpartition("/")[2]
+                words = answer["content"][media_type]["schema"].get("$ref", "a sentence").rpartition("/")[2]
                 assert (media_type, words) in REFUSALS, (path, status)
             needed = {"401": {"WWW-Authenticate"}, "429": {"Retry-After", "RateLimit"}, "503": {"Retry-After"}}
             assert answer.get("headers", {}).keys() >= needed.get(status, set())

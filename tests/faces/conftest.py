@@ -1,12 +1,14 @@
 """The clients, pointed at one or the other API process of a test's stack."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import anthropic
 import httpx2
 import openai
 import pytest
 
+from tests.faces import pages
+from tests.npm import NotInstalled
 from tests.stack import Stack
 
 PROVIDERS = ("openai", "anthropic")
@@ -45,3 +47,20 @@ def anthropic_client(stack: Stack, api: int = 0, key: str = "any") -> anthropic.
         http_client=httpx2.AsyncClient(trust_env=False, timeout=30),
         _strict_response_validation=True,
     )
+
+
+@pytest.fixture(scope="session")
+def all_pages() -> Iterator[pages.Browser]:
+    try:
+        node = pages.node()
+    except NotInstalled as error:
+        pytest.skip(str(error))
+    with pages.browser(node) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(all_pages: pages.Browser) -> Iterator[pages.Browser]:
+    """Pages with the AI SDK's `useChat`."""
+    yield all_pages
+    all_pages.close()

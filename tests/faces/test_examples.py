@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.provider import Text
+from tests.faces.pages import Browser
+from tests.provider import Text, Wait
 from tests.stack import ROOT, Stack
 
 PYTHON = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -30,3 +31,20 @@ async def test_it_writes_the_answer(stack: Stack, example: str) -> None:
         output(sys.executable, f"examples/{example}", stack=stack, model=model) for model in ("openai/m", "anthropic/m")
     ]
     assert [said.strip() for said in await asyncio.gather(*outputs)] == ["Hello world"] * 2
+
+
+async def test_a_page_of_the_ai_sdk_is_reloaded_and_stopped(bare: Stack, browser: Browser) -> None:
+    bare.configure(default_model="anthropic/m")
+    await bare.worker()
+    await bare.api()
+    bare.provider.script("m", Text("Hello "), Wait(bare.provider.gate()))
+    example = ROOT / "examples" / "ai-sdk" / "chat.js"
+    page = await browser.example(bare.url, example, id="a/b")
+    page.submit("Hi")
+    await page.until(lambda page: page.shown == ["Hi", "Hello ", "streaming"])
+    page.close()
+    again = await browser.example(bare.url, example, id="a/b")
+    await again.until(lambda page: page.shown == ["Hello ", "streaming"])
+    again.click("Stop")
+    await again.until(lambda page: page.shown == ["Hello ", "ready"])
+    await bare.provider.calls[0].closed()
