@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests import keys
-from tests.abuse.test_doors import DOORS, JOB
+from tests.abuse.test_doors import JOB, doors, url_of
 from tests.abuse.wire import Headers, Wire, ask
 from tests.client import Client
 from tests.stack import Stack, eventually
@@ -72,24 +72,25 @@ def altered(job_id: str) -> dict[str, str]:
     }  # fmt: skip
 
 
+async def shown(stack: Stack, key: str, method: str, path: str, id: str) -> Wire:
+    url = url_of(path, id).encode()
+    return await ask(stack.url, method.encode(), url, [(b"Authorization", key.encode())])
+
+
 async def test_an_id_that_is_none_is_an_unknown_one(guarded: Stack, alice: Client, job_id: str) -> None:
     """CWE-20, CWE-22, CWE-178, CWE-176: by every door of a job, byte for byte; and no search goes through Redis."""
-    doors = [door for door, kind in DOORS.items() if kind == JOB]
-    unknown = {
-        door: await ask(guarded.url, door[0].encode(), door[1].encode().replace(b"{job_id}", UNKNOWN), bearer(alice))
-        for door in doors
-    }
+    known = alice.http.headers["authorization"]
+    unknown = {door: await shown(guarded, known, *door, UNKNOWN.decode()) for door in doors(JOB)}
     assert all(answer.status == 404 for answer in unknown.values())
-    nowhere = await ask(guarded.url, b"GET", b"/v1/nowhere", bearer(alice))
     async with heard(guarded) as commands:
         for name, wrong in altered(job_id).items():
-            for method, path in doors:
-                url = path.replace("{job_id}", wrong).encode()
-                answer = await ask(guarded.url, method.encode(), url, bearer(alice))
+            for method, path in doors(JOB):
+                answer = await shown(guarded, known, method, path, wrong)
                 # With a slash in it, it leads to another route, or to none.
-                expected: list[Wire] = [unknown[method, path], nowhere] if "%2f" in wrong else [unknown[method, path]]
+                nowhere = await shown(guarded, known, method, path.partition("{")[0] + "nothing/at/all", "")
+                expected: list[Wire] = [unknown[method, path]] + ([nowhere] if "%2f" in wrong else [])
                 refused = answer.status == 400 and answer.headers.get("content-type", "").startswith("text/plain")
-                assert refused or answer.shown in [one.shown for one in expected], (name, method, url, answer)
+                assert refused or answer.shown in [one.shown for one in expected], (name, method, path, answer)
     await quiet(guarded, commands)
     assert (await alice.job(job_id))["status"] == "completed"
 
