@@ -11,9 +11,19 @@ from starlette.types import ASGIApp, Message, Send
 from api.problems import Problem
 
 METHODS: Final = ("GET", "POST", "DELETE")
-REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
+_OF_SDKS: Final = (
+    "X-API-Key", "Anthropic-Version", "Anthropic-Beta", "Anthropic-Dangerous-Direct-Browser-Access", "User-Agent",
+    *(f"X-Stainless-{name}" for name in (
+        "Arch", "Helper-Method", "Lang", "OS", "Package-Version", "Poll-Helper", "Retry-Count", "Runtime",
+        "Runtime-Version", "Timeout",
+    )),
+)  # fmt: skip
+"""What OpenAI's and Anthropic's clients send from a page as well."""
+
+REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", *_OF_SDKS)
 RESPONSE_HEADERS: Final = (
-    "Location", "X-Job-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed", "WWW-Authenticate"
+    "Location", "X-Job-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed", "WWW-Authenticate",
+    "request-id", "x-should-retry",
 )  # fmt: skip
 
 

@@ -123,6 +123,15 @@ def refusal_data(text: str) -> bytes:
     return dump({"refusal": True, "text": text})
 
 
+def quoted_text(entry: Entry) -> bytes | None:
+    """Return the text of a `token` or `reasoning` event as it stands in its JSON, with its quotes; None where the event
+    says more than that, or is another one."""
+    data = entry.data
+    if entry.event in _MERGED and data.startswith(_TEXT_HEAD) and data.endswith(_TEXT_TAIL):
+        return data[len(_TEXT_HEAD) - 1 : -1]
+    return None
+
+
 def merge(entries: Iterable[Entry]) -> Iterator[Entry]:
     """Join neighbours that only carry text, under the id of the last of them.
 

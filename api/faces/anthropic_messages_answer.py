@@ -10,7 +10,7 @@ from api.faces.failures import attempt_lost, unfinished
 from api.faces.target import Target
 from api.faces.telling import Arguments, Call, Ended, Queued, Restarted, Started, Step, Telling, Text, Thought
 from api.problems import Problem
-from shared.events import COMPLETED, SNAPSHOT, Entry, dump, load
+from shared.events import COMPLETED, REASONING, SNAPSHOT, TOKEN, Entry, dump, load, quoted_text
 from shared.structured import reading
 
 REASONS: Final = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
@@ -90,6 +90,9 @@ class Events(Translation):
         self._refused = False
 
     def tell(self, entry: Entry) -> bytes:
+        if self._open == _KINDS.get(entry.event) and (text := quoted_text(entry)) is not None and text != b'""':
+            before, behind = self._delta
+            return before + text + behind if self._open == "text" or self._shows_thinking else b""
         return b"".join([self._step(step) for step in self._telling.steps(entry) if not self.over])
 
     def _step(self, step: Step) -> bytes:
@@ -222,6 +225,9 @@ class Events(Translation):
         self.over = True
         return _event("error", anthropic_error(problem, request_id(self._job_id)))
 
+
+_KINDS: Final = {TOKEN: "text", REASONING: "thinking"}
+"""Which block an event's text goes into."""
 
 _BLOCKS: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
     "text": ({"type": "text", "text": ""}, "text_delta", "text"),

@@ -23,11 +23,14 @@ from api.routes.jobs import json_response
 from api.state import state
 from api.stream import LogResponse
 from api.submission import submit
-from shared.events import COMPLETED, Entry, dump
+from shared.events import COMPLETED, TOKEN, Entry, dump, quoted_text
 
 router = APIRouter(route_class=Direct)
 
 DONE: Final = b"data: [DONE]\n\n"
+
+_MARK: Final = "\0"
+"""Stands for a text; nothing else in a chunk can be it."""
 
 REASONS: Final = frozenset(("stop", "length", "tool_calls", "content_filter"))
 
@@ -114,9 +117,18 @@ class Chunks(Translation):
         self._shows_usage = shows_usage
         self._telling = Telling()
         self._role = False
+        self._telling_text = False
+        self._before = self._behind = b""
 
     def tell(self, entry: Entry) -> bytes:
-        return b"".join([self._step(step) for step in self._telling.steps(entry) if not self.over])
+        if self._telling_text and entry.event == TOKEN and (text := quoted_text(entry)) is not None:
+            return self._before + text + self._behind
+        told = b"".join([self._step(step) for step in self._telling.steps(entry) if not self.over])
+        if not self._telling_text and self._role:
+            # What stands around a text is the same from here on.
+            self._telling_text = True
+            self._before, _, self._behind = self._delta({"content": _MARK}).partition(dump(_MARK))
+        return told
 
     def _step(self, step: Step) -> bytes:
         match step:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.faces.extras import Extras, job_request
 from api.faces.target import Target
@@ -11,6 +11,8 @@ from shared.requests import JobRequest
 
 
 class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 

@@ -86,35 +86,32 @@ class Telling:
     """Turns the entries of one log, from its beginning, into steps; remembers what has been told."""
 
     def __init__(self) -> None:
+        self._who = ("", "")
         self._forget()
 
     def _forget(self) -> None:
-        self.text = ""
-        self.thoughts = ""
-        self._calls: dict[int, int] = {}
-
-    @property
-    def began(self) -> bool:
+        self.began = False
         """Whether anything of the answer has been told."""
-        return bool(self.text or self.thoughts or self._calls)
+        self._calls: dict[int, int] = {}
 
     def steps(self, entry: Entry) -> Iterator[Step]:
         """Yield what the next entry means."""
         data = load(entry.data)
         if entry.event == TOKEN:
             if data["text"]:
-                self.text += data["text"]
+                self.began = True
                 yield Text(data["text"], bool(data.get("refusal")))
         elif entry.event == REASONING:
             if data["text"]:
-                self.thoughts += data["text"]
+                self.began = True
                 yield Thought(data["text"])
         elif entry.event == TOOL_CALL:
             yield from self._call(data)
         elif entry.event == QUEUED:
             yield Queued(data["position"])
         elif entry.event == STARTED:
-            yield Started(data["provider"], data["model"])
+            self._who = (data["provider"], data["model"])
+            yield Started(*self._who)
         elif entry.event == RESTARTED:
             yield from self._again(data)
         elif entry.event == SNAPSHOT:
@@ -125,6 +122,7 @@ class Telling:
     def _call(self, piece: dict[str, Any]) -> Iterator[Step]:
         number = self._calls.get(piece["index"])
         if number is None:
+            self.began = True
             number = self._calls[piece["index"]] = len(self._calls)
             yield Call(number, piece.get("id") or f"call_{number}", piece.get("name") or "")
         if piece.get("arguments"):
@@ -133,21 +131,22 @@ class Telling:
     def _again(self, data: dict[str, Any]) -> Iterator[Step]:
         void = self.began
         self._forget()
-        step = Restarted if void else Started
-        yield step(data["provider"], data["model"])
+        self._who = (data["provider"], data["model"])
+        yield Restarted(*self._who) if void else Started(*self._who)
 
     def _snapshot(self, state: dict[str, Any]) -> Iterator[Step]:
-        """Take the state of an answer in place of the events that led to it: whatever was told has to be in it."""
+        """Take the state of an answer in place of the events that led to it."""
         if self.began:
-            # Of a log that has lost its last writes; nobody can say what of it was told.
-            raise LookupError("a snapshot in mid-answer")
+            # Of a log that has lost its last writes: nobody can say what of it was told.
+            self._forget()
+            yield Restarted(*self._who)
         if state["reasoning"]:
-            self.thoughts = state["reasoning"]
+            self.began = True
             yield Thought(state["reasoning"])
         if state["text"]:
-            self.text = state["text"]
+            self.began = True
             refusal = state.get("refusal", "")
-            if text := self.text.removesuffix(refusal):
+            if text := state["text"].removesuffix(refusal):
                 yield Text(text)
             if refusal:
                 yield Text(refusal, refusal=True)

@@ -39,7 +39,8 @@ FOREIGN = {
 PREFLIGHTS = [
     ("GET", "authorization"), ("GET", "last-event-id"), ("GET", "authorization, last-event-id"), ("GET", None),
     ("POST", "authorization,content-type,idempotency-key"), ("POST", "Authorization, Content-Type, Idempotency-Key"),
-    ("DELETE", "authorization"),
+    ("DELETE", "authorization"), ("POST", "authorization,content-type,x-stainless-lang,x-stainless-retry-count"),
+    ("POST", "anthropic-dangerous-direct-browser-access,anthropic-version,content-type,x-api-key,x-stainless-os"),
 ]  # fmt: skip
 EXPOSED = {"location", "x-job-id", "retry-after", "ratelimit", "ratelimit-policy", "idempotency-replayed"}
 
