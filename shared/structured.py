@@ -22,7 +22,7 @@ MAX_DEPTH: Final = 200
 
 
 LIGHT: Final = 200_000
-"""Looks that a check may take where others wait: some 20 ms."""
+"""Looks that a check may take where others wait: 1 to 5 ms, in the shapes that were tried."""
 
 
 class Misfit(Exception):

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 MAX_VALUES: Final = 20_000
-"""In a schema: twice what any provider takes. A validator for as many is made in 40 ms."""
+"""In a schema: 10,000 properties of one type each. A validator for those took 80 to 140 ms."""
 
 MAX_PATTERNS: Final = 100
 """In a schema: half a millisecond each, at worst (`PATTERN_BYTES`)."""

@@ -102,7 +102,7 @@ BYTES: dict[str, tuple[Callable[[str], bytes], str]] = {
         ),
         "provider_bad_request",
     ),
-    "an error in a codec that takes hours": (
+    "an error in a codec that takes the square of its length": (
         lambda d: whole(
             "400 Bad Request", b"a-" + b"b" * 400_000, b"Content-Type: application/json; charset=punycode"
         ),

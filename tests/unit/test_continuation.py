@@ -27,7 +27,7 @@ def test_white_space_at_the_seam_comes_once(text: str, prefix: str, pieces: list
 
 
 def test_a_seam_of_a_million_blanks_takes_no_longer_than_its_length() -> None:
-    """CWE-407: it took hours, in which the worker did nothing else."""
+    """CWE-407: it took the square of it, in which the worker did nothing else: 0.8 s for a fifth of them."""
     continuation, began = Continuation("x" + " " * 1_000_000), time.process_time()
     assert continuation.feed(" " * 1_000_000 + "y") == "y"
     assert time.process_time() - began < 1

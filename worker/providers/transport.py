@@ -125,7 +125,7 @@ def _is_encoded(headers: list[tuple[bytes, bytes]]) -> bool:
 def _plain(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return headers without what makes a reader do more than read."""
     return [
-        # Without a charset: all is UTF-8, and a codec may be named that takes hours (`punycode`) or unpacks.
+        # Without a charset: all is UTF-8, and `punycode`, say, takes the square of a body's length.
         (name, value.partition(b";")[0].strip() if name.lower() == b"content-type" else value)
         for name, value in headers
         if name.lower() not in _DROPPED
