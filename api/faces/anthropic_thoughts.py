@@ -15,14 +15,17 @@ from pydantic import BaseModel, ConfigDict
 from api.access import Caller
 from api.deadline import deadline
 from api.faces.target import Target
-from api.problems import refused
+from api.problems import Problem, refused
 from api.state import State
 from shared.errors import JobNotFound
+from shared.events import dump
 
 _OURS: Final = re.compile(r"rejoin\.([0-9a-f]{32})\.(?:0|[1-9][0-9]{0,5})")
 
 MOST_RECALLED: Final = 200
 """Jobs that are looked up for one request, the newest: what came before is over for long."""
+
+AT_ONCE: Final = 8
 
 Blocks = list[dict[str, Any]]
 
@@ -61,6 +64,7 @@ class Thoughts:
 
     def __init__(self, kept: Mapping[str, Blocks], needed_from: int | None, *, wanted: bool) -> None:
         self._kept = kept
+        self._given: set[str] = set()
         self._needed_from = needed_from
         self.wanted = wanted
         """Whether who is asked is one of Anthropic's kind."""
@@ -84,7 +88,10 @@ class Thoughts:
             assert isinstance(block, Thinking)
             of_jobs.setdefault(job_id, {})[number] = block.thinking
         for job_id, told in of_jobs.items():
-            parts = parted(self._kept.get(job_id, []), list(told.values()))
+            # An answer stands in a conversation once.
+            blocks = [] if job_id in self._given else self._kept.get(job_id, [])
+            self._given.add(job_id)
+            parts = parted(blocks, list(told.values()))
             found |= dict(zip(told, parts, strict=True))
         return found
 
@@ -108,9 +115,16 @@ async def recalled(
             return None
         return None if job.live or (job.provider, job.model) != target else job.reasoning_blocks
 
+    kept: dict[str, Blocks] = {}
+    size, most = 0, here.settings.max_body_bytes
     async with deadline():
-        found = await asyncio.gather(*map(thoughts, ids))
-    kept = {job_id: blocks for job_id, blocks in zip(ids, found, strict=True) if blocks is not None}
+        for few in (ids[at : at + AT_ONCE] for at in range(0, len(ids), AT_ONCE)):
+            found = await asyncio.gather(*map(thoughts, few))
+            kept |= {job_id: blocks for job_id, blocks in zip(few, found, strict=True) if blocks is not None}
+            # A name is short, and what it stands for is not.
+            size += sum(len(dump(blocks)) for blocks in found)
+            if size > most:
+                raise Problem(413, "conversation_too_large", f"The thinking of a conversation may have {most} bytes.")
     return Thoughts(kept, needed_from if wanted else None, wanted=wanted)
 
 

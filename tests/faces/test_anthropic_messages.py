@@ -211,6 +211,44 @@ async def test_a_thought_behind_the_text_keeps_its_place(stack: Stack, claude: a
     assert [block.get("thinking") or block.get("text") for block in sent] == ["One.", "Hm.", "Two.", "Yes."]
 
 
+async def test_a_provider_s_own_way_of_sealing_goes_over_two_turns(
+    stack: Stack, claude: anthropic.AsyncAnthropic
+) -> None:
+    """OpenAI's Responses know their thinking by an id, and show a summary or none."""
+    for thought in (Reasoning("Paris."), RedactedThinking()):
+        call = ToolCall("call_1", "get_weather", '{"city":"Paris"}')
+        stack.provider.script("m", thought, call)
+        first = await ask(claude, "openai-responses/m", tools=[WEATHER], thinking=THINKING)
+        result: Any = [{"type": "tool_result", "tool_use_id": "call_1", "content": "sunny"}]
+        stack.provider.script("m", Text("Sunny."))
+        turns = [*HI, first.to_param(), {"role": "user", "content": result}]
+        answer = await ask(claude, "openai-responses/m", tools=[WEATHER], thinking=THINKING, messages=turns)
+        assert told(answer)[-1] == {"type": "text", "text": "Sunny."}
+        heard = [item.get("type") for item in stack.provider.calls[-1].body["input"]]
+        assert heard.count("reasoning") == 1
+
+
+async def test_thinking_that_is_named_counts_like_what_is_sent(bare: Stack) -> None:
+    """CWE-400: a conversation of names that stand for much is refused; an answer stands in it once."""
+    bare.configure(max_body_bytes=20_000)
+    await bare.worker()
+    await bare.api()
+    bare.provider.script("m", Reasoning("x" * 8_000), Text("Hm."))
+    async with anthropic_client(bare) as client:
+        answers: list[Any] = []
+        for _ in range(3):
+            thought, text = (await ask(client, "anthropic/m", thinking=THINKING)).content
+            assert thought.type == "thinking"
+            named = {"type": "thinking", "thinking": "", "signature": thought.signature}
+            answers.append({"role": "assistant", "content": [named, text]})
+        more: Any = {"role": "user", "content": "More"}
+        twice = [*HI, answers[0], more, answers[0], more]
+        await ask(client, "anthropic/m", messages=twice)
+        assert json.dumps(bare.provider.calls[-1].body).count("x" * 8_000) == 1
+        with pytest.raises(anthropic.RequestTooLargeError):
+            await ask(client, "anthropic/m", messages=[*HI, answers[0], more, answers[1], more, answers[2], more])
+
+
 async def test_another_model_s_thoughts_are_left_out_where_that_turn_is_over(
     stack: Stack, claude: anthropic.AsyncAnthropic
 ) -> None:

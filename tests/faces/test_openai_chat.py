@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
+from pydantic import BaseModel
 
 from tests import keys
 from tests.faces.conftest import PROVIDERS, openai_client
@@ -110,6 +111,16 @@ async def test_an_answer_has_the_shape_that_was_asked_for(stack: Stack, chat: op
     stack.provider.script("m", Text('{"a": 1}'))
     answer = await chat.chat.completions.create(model="openai/m", messages=HI, response_format=shape)
     assert json.loads(answer.choices[0].message.content or "") == {"a": 1}
+
+
+async def test_an_answer_is_read_into_the_client_s_own_model(stack: Stack, chat: openai.AsyncOpenAI) -> None:
+    class City(BaseModel):
+        name: str
+
+    for name in PROVIDERS:
+        stack.provider.script("m", Text('{"name": "Rome"}'))
+        answer = await chat.chat.completions.parse(model=f"{name}/m", messages=HI, response_format=City)
+        assert answer.choices[0].message.parsed == City(name="Rome")
 
 
 async def test_thinking_is_told_where_others_tell_it(stack: Stack, chat: openai.AsyncOpenAI) -> None:
