@@ -73,7 +73,8 @@ async def chat(request: Request, caller: Asking) -> Response:
     responses={
         200: {"description": "The answer, from its beginning.", "content": STREAM},
         204: {"description": "The chat has no live answer."},
-        **sentences(401, 422, 429, 503),
+        # (404: an id with a line break in it is no path.)
+        **sentences(401, 404, 422, 429, 503),
     },
 )
 async def resume(request: Request, caller: Asking, chat_id: ChatId) -> Response:
@@ -95,7 +96,7 @@ async def resume(request: Request, caller: Asking, chat_id: ChatId) -> Response:
         200: {"model": StoppedChat},
         202: {"model": StoppedChat, "description": "The worker has not confirmed yet."},
         204: {"description": "The chat has no live answer."},
-        **sentences(401, 422, 503),
+        **sentences(401, 404, 422, 503),
     },
 )
 async def stop(request: Request, caller: Asking, chat_id: ChatId) -> Response:
