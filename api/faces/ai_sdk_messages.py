@@ -7,10 +7,11 @@ call's result in the call's own part.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from api.problems import Problem, refused
 from shared.events import dump
+from shared.messages import ImageUrl
 
 Part = dict[str, Any]
 
@@ -22,7 +23,7 @@ NOT_EXECUTED: Final = "The tool was not executed."
 
 DENIED: Final = "The user denied the execution of the tool."
 
-_SHOWN: Final = frozenset(("reasoning", "source-url", "source-document"))
+_SHOWN: Final = ("reasoning", "source-url", "source-document")
 """What a page shows and a model is not told: signed thoughts come from the job that had them."""
 
 
@@ -115,7 +116,10 @@ def _image(part: Part, where: str) -> str:
         raise _wrong(f"{where}.mediaType", "only images can be told to a model here")
     if part.get("providerReference") is not None:
         raise _wrong(f"{where}.providerReference", "files of a provider's own store cannot be told to another")
-    return _string(part, "url", where)
+    try:
+        return ImageUrl(url=_string(part, "url", where)).url
+    except ValidationError as error:
+        raise _wrong(f"{where}.url", error.errors()[0]["msg"]) from None
 
 
 def _answered(parts: Sequence[Part], where: str, thoughts: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

@@ -173,7 +173,7 @@ def _figures(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if value is not None}
 
 
-_AS_THEY_ARE: Final = frozenset(("source-url", "source-document", "steering-message"))
+_AS_THEY_ARE: Final = ("source-url", "source-document", "steering-message")
 
 
 def earlier(parts: Sequence[Part]) -> Iterator[bytes]:

@@ -1,6 +1,5 @@
 """The AI SDK's `useChat` against both providers: pages that are reloaded, cut off, stopped and asked anew."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -11,7 +10,7 @@ from tests import keys
 from tests.faces.conftest import PROVIDERS
 from tests.faces.pages import Browser, Page, text
 from tests.provider import Finish, HttpError, Reasoning, Silence, StreamError, Text, ToolCall, Usage, Wait
-from tests.stack import Stack, eventually
+from tests.stack import Stack
 
 WEATHER: Any = {
     "name": "get_weather",
@@ -376,31 +375,17 @@ async def test_who_waits_is_told(bare: Stack, browser: Browser) -> None:
     assert page.parts == ["step-start", "text"]
 
 
-async def test_fifty_questions_at_once_leave_one_live_answer(stack: Stack) -> None:
-    stack.provider.script("m", Text("x"), Silence())
-    client = stack.client()
-    asked = {"id": "one", "messages": [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "Hi"}]}]}
-
-    async def post(number: int) -> str:
-        url = f"{client.urls[number % 2]}/api/chat"
-        async with client.http.stream("POST", url, json={**asked, "model": "openai/m"}) as response:
-            assert response.status_code == 200, await response.aread()
-            return response.headers["x-job-id"]
-
-    jobs = await asyncio.gather(*[post(number) for number in range(50)])
-    assert len(set(jobs)) == 50
-
-    async def left() -> list[str]:
-        found = (await client.http.get("/v1/jobs", params={"limit": 100})).json()["data"]
-        return [job["id"] for job in found if job["status"] in ("queued", "running")]
-
-    await eventually(lambda: _one(left))
-    (live,) = await left()
-    async with client.http.stream("GET", "/api/chat/one/stream") as response:
-        assert response.headers["x-job-id"] == live
-    assert (await client.http.post("/api/chat/one/stop")).json() == {"id": live, "outcome": "cancelled"}
-    assert await left() == []
-
-
-async def _one(left: Any) -> bool:
-    return len(await left()) == 1
+async def test_a_server_that_ends_in_mid_answer_is_no_end_of_the_answer(stack: Stack, browser: Browser) -> None:
+    gate = stack.provider.gate()
+    stack.provider.script("m", Text("Hel"), Wait(gate), Text("lo"))
+    page = await browser.open(stack.apis[0].url)
+    page.send()
+    await page.shows("Hel")
+    await stack.apis[0].stop()
+    await page.ended()
+    assert (page.status, page.text) == ("error", "Hel")
+    again = await browser.open(stack.apis[1].url, resume=True, messages=page.messages)
+    await again.until(lambda page: page.status == "streaming")
+    gate.open()
+    await again.ended()
+    assert (again.text, len(again.messages)) == ("Hello", 2)
