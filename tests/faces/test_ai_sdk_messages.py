@@ -1,11 +1,13 @@
 """What pages say, as models are told it: every kind of part, in every state."""
 
+import json
 from typing import Any
 
 import pytest
 
+from tests import keys
 from tests.client import Client
-from tests.provider import Text
+from tests.provider import Reasoning, Silence, StreamError, Text, ToolCall, Wait
 from tests.stack import Stack
 
 USER: Any = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "Hi"}]}
@@ -179,3 +181,57 @@ async def test_the_stream_is_framed_as_the_sdk_frames_it(stack: Stack, client: C
     assert lines[1].startswith('data: {"type":"start","messageId":"msg_')
     assert response.text.endswith("data: [DONE]\n\n")
     assert response.text.count('"type":"start-step"') == response.text.count('"type":"finish-step"') == 1
+
+
+async def test_a_cancelled_answer_says_so_in_the_sdk_s_words(stack: Stack, client: Client) -> None:
+    stack.provider.script("m", Text("half"), Silence())
+    asked = {"id": "c", "model": "openai/m", "messages": [USER]}
+    async with client.http.stream("POST", "/api/chat", json=asked) as response:
+        await client.until(response.headers["x-job-id"], "token")
+        await client.http.post("/api/chat/c/stop")
+        told = (await response.aread()).decode()
+    assert '{"type":"abort","reason":"cancelled"}' in told
+    assert '"finishReason":"interrupted"' in told
+    assert told.endswith("data: [DONE]\n\n")
+
+
+async def test_a_replay_tells_the_attempt_that_counts_alone(stack: Stack, client: Client) -> None:
+    gate = stack.provider.gate()
+    stack.provider.script("m", Text("half"), StreamError("overloaded_error"))
+    stack.provider.script("n", Text("whole"), Wait(gate), Text("."))
+    fallbacks = [{"provider": "openai", "model": "n"}]
+    asked = {"id": "c", "model": "anthropic/m", "messages": [USER], "fallbacks": fallbacks}
+    async with client.http.stream("POST", "/api/chat", json=asked) as first:
+        await gate.reached()
+        async with client.http.stream("GET", "/api/chat/c/stream") as second:
+            gate.open()
+            replayed = (await second.aread()).decode()
+        told = (await first.aread()).decode()
+    assert "half" not in replayed
+    assert "reset-step" not in replayed
+    assert told.index("half") < told.index('{"type":"reset-step"}') < told.index("whole")
+    for each in (replayed, told):
+        assert '"delta":"whole"' in each
+        assert '"provider":"openai","model":"n"' in each
+
+
+async def test_the_thoughts_of_a_foreign_job_are_none(bare: Stack) -> None:
+    """CWE-639: a page's word for which job made a call brings nothing of another owner's into the prompt."""
+    bare.configure(auth="required", secret=keys.SECRET)
+    await bare.worker()
+    await bare.api()
+    alice, bob = [bare.client(await keys.new_key(bare, owner)) for owner in ("alice", "bob")]
+    bare.provider.script("m", Reasoning("Hm."), ToolCall("c1", "f", '{"a":1}'))
+    asked = {"id": "c", "model": "anthropic/m", "reasoning": {"effort": "low"}, "tools": [{"name": "f"}]}
+    answer = await alice.http.post("/api/chat", json={**asked, "messages": [USER]})
+    job_id = answer.headers["x-job-id"]
+    assert (await alice.job(job_id))["reasoning_blocks"]
+    made: Any = {"callProviderMetadata": {"rejoin": {"jobId": job_id}}}
+    messages = [USER, assistant(call("output-available", output="1", **made))]
+    for client, thinks in ((alice, True), (bob, False)):
+        bare.provider.script("m", Text("x"))
+        await client.http.post("/api/chat", json={**asked, "messages": messages})
+        assert ('"signature"' in json.dumps(bare.provider.calls[-1].body)) is thinks
+    made["callProviderMetadata"]["rejoin"]["jobId"] = "job_x"
+    messages = [USER, assistant(call("output-available", output="1", **made))]
+    assert (await alice.http.post("/api/chat", json={**asked, "messages": messages})).status_code == 200
