@@ -11,7 +11,7 @@ from api.dialect import PING, Translation
 from api.faces.ai_sdk_messages import OURS, Part, arguments, tool_name
 from api.faces.failures import unfinished
 from api.faces.telling import Arguments, Call, Ended, Queued, Restarted, Started, Step, Telling, Text, Thought
-from shared.events import CANCELLED, COMPLETED, QUEUED, RESTARTED, SNAPSHOT, Entry, dump, load
+from shared.events import CANCELLED, COMPLETED, QUEUED, REASONING, RESTARTED, TOKEN, Entry, dump, load, quoted_text
 
 HEADERS: Final = {"x-vercel-ai-ui-message-stream": "v1"}
 
@@ -23,6 +23,9 @@ REASONS: Final = {
     "tool_calls": "tool-calls",
     "content_filter": "content-filter",
 }
+
+_KINDS: Final = {TOKEN: "text", REASONING: "reasoning"}
+"""What part of a message an entry is a piece of."""
 
 
 def chunk(type: str, **fields: Any) -> bytes:
@@ -41,6 +44,8 @@ class UIChunks(Translation):
         self._parts = 0
         self._open: str | None = None
         """The kind of the part that is being written, `text` or `reasoning`."""
+        self._head = b""
+        """A piece of that part, up to its text."""
         self._waits = False
         self._calls: list[_ToolCall] = []
 
@@ -50,6 +55,8 @@ class UIChunks(Translation):
 
     def body(self, entries: Sequence[Entry]) -> bytes:
         """Leave out what is over already: attempts that were lost, a wait that has ended."""
+        if len(entries) == 1:
+            return super().body(entries)
         again = [number for number, entry in enumerate(entries) if entry.event == RESTARTED]
         return super().body(
             [
@@ -60,12 +67,10 @@ class UIChunks(Translation):
         )
 
     def tell(self, entry: Entry) -> bytes:
-        void = b""
-        if entry.event == SNAPSHOT and self._telling.began:
-            # Of a log that has lost its last writes: what stands in it now is what counts.
-            void = self._reset()
-            self._telling = Telling()
-        return void + b"".join([self._step(step) for step in self._telling.steps(entry)])
+        if _KINDS.get(entry.event, "") == self._open and (text := quoted_text(entry)) is not None:
+            # More of the part that is being written, as nearly every entry is.
+            return self._head + text + b"}\n\n"
+        return b"".join([self._step(step) for step in self._telling.steps(entry)])
 
     def _step(self, step: Step) -> bytes:
         match step:
@@ -96,6 +101,7 @@ class UIChunks(Translation):
             opening = self._close()
             self._parts += 1
             self._open = kind
+            self._head = chunk(f"{kind}-delta", id=self._part, delta="").removesuffix(b'""}\n\n')
             opening += chunk(f"{kind}-start", id=self._part)
         return opening + chunk(f"{kind}-delta", id=self._part, delta=text)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from api.dialect import Translation
+from api.faces.ai_sdk_stream import UIChunks
 from api.faces.anthropic_messages_answer import Content, Events
 from api.faces.anthropic_thoughts import parted
 from api.faces.openai_chat import Chunks
@@ -168,3 +169,33 @@ def test_thoughts_go_back_to_where_they_were_told(kept: list[Any], told: list[st
     found = parted(kept, told)
     assert [len(part) for part in found] == parts
     assert [block for part in found for block in part] == kept
+
+
+def page(found: list[Any]) -> list[tuple[str, str]]:
+    """Return the texts of a page's message, as `useChat` puts them together."""
+    parts: dict[str, tuple[str, str]] = {}
+    for frame in found:
+        kind, _, what = frame["type"].partition("-")
+        if frame["type"] == "reset-step":
+            parts = {}
+        elif kind in ("text", "reasoning") and what == "start":
+            assert frame["id"] not in parts
+            parts[frame["id"]] = kind, ""
+        elif kind in ("text", "reasoning") and what == "delta":
+            parts[frame["id"]] = kind, parts[frame["id"]][1] + frame["delta"]
+    return list(parts.values())
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_text_is_exact_on_a_page(merged: bool) -> None:
+    thoughts = [("reasoning", {"text": text}) for text in TEXTS]
+    log = entries(STARTED, *thoughts, *[("token", {"text": text}) for text in TEXTS], thoughts[0], COMPLETED)
+    found = frames(UIChunks(JOB, "msg"), list(merge(log)) if merged else log)
+    told = "".join(TEXTS)
+    assert page(found) == [("reasoning", told), ("text", told), ("reasoning", TEXTS[0])]
+
+
+def test_a_log_that_has_lost_its_end_is_told_anew_on_a_page() -> None:
+    state = {"attempt": 1, "text": "whole", "reasoning": "Hm.", "tool_calls": []}
+    log = entries(STARTED, ("token", {"text": "half"}), ("snapshot", state), ("token", {"text": "!"}), COMPLETED)
+    assert page(frames(UIChunks(JOB, "msg"), log)) == [("reasoning", "Hm."), ("text", "whole!")]
