@@ -2,8 +2,12 @@
 /**
  * One answer: what a job's events add up to. No DOM, no network.
  *
- * @typedef {import('./client.js').Job} Job
- * @typedef {import('./client.js').ToolCall} ToolCall
+ * @typedef {{input_tokens: number, output_tokens: number, estimated: boolean}} Usage
+ * @typedef {{index?: number, id: string | null, name: string | null, arguments: string}} ToolCall
+ * @typedef {{id: string, status: string, provider: string, model: string, text: string, reasoning: string,
+ *   tool_calls: ToolCall[], finish_reason: string | null, usage: Usage | null, cost_usd: number | null,
+ *   attempts: number, error: {code: string, message: string, retryable: boolean} | null, created_at: string,
+ *   started_at: string | null, first_token_at: string | null, finished_at: string | null}} Job  as the API has it
  * @typedef {'sending' | 'queued' | 'running' | 'completed' | 'failed' | 'cancelled' | 'lost'} Status
  *   `sending`: the API has not answered yet; `lost`: the API does not keep the job any more
  *
@@ -11,10 +15,10 @@
  * @property {string} id  also the job's Idempotency-Key
  * @property {'assistant'} role
  * @property {string} model  `provider/model`: the one that was asked, then the one that answers
- * @property {{id: string, cancel_url: string} | null} job
+ * @property {{id: string} | null} job
+ * @property {string} cursor  the id of the last event that is in here: reading goes on behind it
  * @property {Status} status
  * @property {boolean} stopping  the user has asked for the end
- * @property {boolean} stale  the text is from an earlier visit or attempt; what comes next replaces it
  * @property {number} position  in the queue
  * @property {string} reason  why it waits, where the provider has no room for it
  * @property {number} attempt
@@ -23,10 +27,12 @@
  * @property {string} reasoning
  * @property {ToolCall[]} toolCalls
  * @property {string | null} finishReason
- * @property {import('./client.js').Usage | null} usage
+ * @property {Usage | null} usage
  * @property {number | null} costUsd
+ * @property {number | null} waitMs  until a worker began
  * @property {number | null} ttftMs
  * @property {number | null} durationMs
+ * @property {number | null} tokensPerS
  * @property {{message: string, retryable: boolean} | null} error
  */
 
@@ -41,9 +47,10 @@ const RESTARTED = {
 /** @param {string} id @param {string} model @returns {Answer} */
 export function newAnswer(id, model) {
   return {
-    ...{ id, role: 'assistant', model, job: null, status: 'sending', stopping: false, stale: false },
+    ...{ id, role: 'assistant', model, job: null, cursor: '', status: 'sending', stopping: false },
     ...{ position: 0, reason: '', attempt: 0, notice: '', text: '', reasoning: '', toolCalls: [] },
-    ...{ finishReason: null, usage: null, costUsd: null, ttftMs: null, durationMs: null, error: null },
+    ...{ finishReason: null, usage: null, costUsd: null, error: null },
+    ...{ waitMs: null, ttftMs: null, durationMs: null, tokensPerS: null },
   };
 }
 
@@ -52,14 +59,9 @@ export function isLive(/** @type {Answer} */ answer) {
   return answer.status === 'sending' || answer.status === 'queued' || answer.status === 'running';
 }
 
-/**
- * Apply one event of the job's log.
- *
- * A replay begins with `queued` and `started`, which say nothing about the text: what is shown stays until the text
- * itself comes, so that a reload does not flicker.
- */
-export function apply(/** @type {Answer} */ answer, /** @type {string} */ name, /** @type {any} */ data) {
-  if (answer.stale && name !== 'queued' && name !== 'started') drop(answer);
+/** Apply one event of the job's log: what it changes, and the cursor with it. */
+export function apply(/** @type {Answer} */ answer, /** @type {import('./rejoin.js').Event} */ { id, event: name, data }) {
+  answer.cursor = id;
   switch (name) {
     case 'queued':
       answer.status = 'queued';
@@ -72,7 +74,6 @@ export function apply(/** @type {Answer} */ answer, /** @type {string} */ name, 
       answer.model = `${data.provider}/${data.model}`;
       // A later attempt that is `started`, not `restarted`, goes on from the text that is there.
       answer.notice = data.attempt === 1 ? '' : 'Another worker goes on with this answer.';
-      if (data.attempt === 1) answer.stale = true;
       break;
     case 'restarted':
       answer.status = 'running';
@@ -126,13 +127,17 @@ export function applyJob(/** @type {Answer} */ answer, /** @type {Job} */ job) {
   applyFigures(answer, job);
 }
 
-/** Take over the figures of a finished job that its last event does not carry. */
+/** Take over the figures of a finished job, of which its last event carries some only. */
 export function applyFigures(/** @type {Answer} */ answer, /** @type {Job} */ job) {
   answer.model = `${job.provider}/${job.model}`;
   answer.attempt = job.attempts;
   answer.costUsd = job.cost_usd;
+  answer.waitMs = between(job.created_at, job.started_at);
   answer.ttftMs ??= between(job.created_at, job.first_token_at);
   answer.durationMs ??= between(job.created_at, job.finished_at);
+  const writingMs = job.first_token_at && between(job.first_token_at, job.finished_at);
+  // The usage is that of all attempts, the time that of the last one.
+  if (job.usage && writingMs && writingMs >= 100 && job.attempts === 1) answer.tokensPerS = (1000 * job.usage.output_tokens) / writingMs;
 }
 
 /** End an answer for a reason that no event told. */
@@ -147,7 +152,6 @@ export function giveUp(
 }
 
 function finish(/** @type {Answer} */ answer, /** @type {Status} */ status, /** @type {any} */ data) {
-  answer.stale = false;
   answer.status = status;
   answer.stopping = false;
   answer.usage = data.usage ?? null;
@@ -156,7 +160,6 @@ function finish(/** @type {Answer} */ answer, /** @type {Status} */ status, /** 
 function drop(/** @type {Answer} */ answer) {
   answer.text = answer.reasoning = '';
   answer.toolCalls = [];
-  answer.stale = false;
 }
 
 function addToolCall(/** @type {ToolCall[]} */ calls, /** @type {ToolCall} */ piece) {

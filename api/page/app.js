@@ -1,13 +1,15 @@
 // @ts-check
-/** The page: what its controls do, and which job they are about. */
+/** The page: what its controls do, and which chat they are about. */
 
-import { apply, applyFigures, applyJob, giveUp, isLive, newAnswer } from './answer.js';
-import { Refused, backoffMs, cancel, fetchJob, fetchModels, submit, subscribe } from './client.js';
-import { loadModel, loadTurns, onOtherTab, saveModel, saveTurns } from './store.js';
-import { Log } from './view.js';
+import { ChatList, editTitle } from './chats.js';
+import { Conversation, randomId } from './conversation.js';
+import { loadKey, saveKey } from './key.js';
+import { Refused, Rejoin, backoffMs } from './rejoin.js';
+import { deleteChat, listChats, loadModel, onOtherTab, renameChat, saveModel } from './store.js';
+import { Log } from './log.js';
 
 /** @typedef {import('./answer.js').Answer} Answer */
-/** @typedef {import('./view.js').AnswerView} AnswerView */
+/** @typedef {import('./answer_view.js').AnswerView} AnswerView */
 
 const find = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 /** @type {HTMLFormElement} */ const composer = find('composer');
@@ -15,195 +17,40 @@ const find = (/** @type {string} */ id) => /** @type {any} */ (document.getEleme
 /** @type {HTMLSelectElement} */ const modelSelect = find('model');
 /** @type {HTMLButtonElement} */ const sendButton = find('send');
 /** @type {HTMLButtonElement} */ const stopButton = find('stop');
-/** @type {HTMLButtonElement} */ const newButton = find('new-chat');
 /** @type {HTMLElement} */ const hint = find('hint');
 /** @type {HTMLElement} */ const announcer = find('announcer');
+/** @type {HTMLElement} */ const panel = find('panel');
+/** @type {HTMLButtonElement} */ const renameButton = find('rename');
+/** @type {HTMLButtonElement} */ const deleteButton = find('delete');
+/** @type {HTMLFormElement} */ const keyForm = find('key-form');
+/** @type {HTMLInputElement} */ const keyField = find('key');
+/** @type {HTMLElement} */ const keyWords = find('key-words');
+/** @type {HTMLButtonElement} */ const forgetButton = find('forget-key');
+
+const rejoin = new Rejoin({ key: loadKey() });
 const log = new Log(find('log'));
+const list = new ChatList(find('chats'));
 
-let turns = loadTurns();
-/** @type {Map<string, AnswerView>} */ const views = new Map();
-let unsubscribe = () => {};
+/** @type {Map<string, AnswerView>} the open chat's */ const views = new Map();
+/** @type {Map<string, Conversation>} the open chat, and all whose answers are being written */ const chats = new Map();
 let waitingForModels = false;
-let leaving = false;
+let untouched = true; // this tab has no chat of its own yet: it shows the one that another tab begins
 
-// --- The conversation ------------------------------------------------------------------------------------------------
-
-/** Show the conversation as it is in `turns`, and go on reading its last answer if that is not finished. */
-function showAll() {
-  unsubscribe();
-  log.clear();
-  views.clear();
-  turns.forEach(showTurn);
-  refresh();
-  log.toEnd();
-  const answer = liveAnswer();
-  if (!answer?.job) return;
-  answer.stale = true; // it is read again from the start
-  watch(answer, null);
-  if (answer.stopping) requestCancel(answer);
-}
-
-function showTurn(/** @type {import('./store.js').Turn} */ turn) {
-  if (turn.role === 'user') log.addQuestion(turn.text);
-  else views.set(turn.id, log.addAnswer(turn, tryAgain));
-}
-
-function lastAnswer() {
-  const turn = turns.at(-1);
-  return turn?.role === 'assistant' ? turn : null;
-}
-
-function liveAnswer() {
-  const answer = lastAnswer();
-  return answer && isLive(answer) ? answer : null;
-}
-
-/** Bring buttons and hint in line with the conversation. */
-function refresh() {
-  const last = lastAnswer();
-  const live = liveAnswer();
-  if (turns.length > 0) hint.remove();
-  else log.root.prepend(hint);
-  sendButton.disabled = live !== null;
-  const stoppable = live !== null && !live.stopping;
-  if (!stoppable && document.activeElement === stopButton) focusPrompt();
-  stopButton.disabled = !stoppable;
-  for (const [id, view] of views) {
-    const retryable =
-      id === last?.id && (last.status === 'lost' || (last.status === 'failed' && !!last.error?.retryable));
-    if (view.retryable === retryable) continue;
-    view.retryable = retryable;
-    log.change(view);
-  }
-}
-
-function draw(/** @type {Answer} */ answer) {
-  const view = views.get(answer.id);
-  if (view) log.change(view);
-}
-
-/** Take the focus from a button that is about to be disabled; on a touch screen that would call up the keyboard. */
-function focusPrompt() {
-  if (!matchMedia('(pointer: coarse)').matches || document.activeElement?.matches(':focus-visible')) prompt.focus();
-}
-
-/** Say what happens to those who do not see it; the log itself is silent, or they would hear each token. */
-function announce(/** @type {string} */ text) {
-  announcer.textContent = text;
-}
-
-// --- Send ------------------------------------------------------------------------------------------------------------
-
-function send() {
-  const text = prompt.value;
-  if (text.trim() === '' || liveAnswer()) return prompt.focus();
-  if (modelSelect.value === '') {
-    waitingForModels = true;
-    return announce('Waiting for the list of models.');
-  }
-  prompt.value = '';
-  focusPrompt();
-  turns.push({ id: randomId(), role: 'user', text });
-  showTurn(turns[turns.length - 1]);
-  ask(newAnswer(randomId(), modelSelect.value));
-}
-
-/** Replace the last answer by another try. */
-function tryAgain() {
-  const failed = lastAnswer();
-  if (!failed || isLive(failed)) return;
-  // Where no job is known of, the same key finds the one that may exist all the same.
-  const same = failed.job === null && failed.model === modelSelect.value;
-  turns.pop();
-  views.get(failed.id)?.root.remove();
-  views.delete(failed.id);
-  focusPrompt();
-  ask(newAnswer(same ? failed.id : randomId(), modelSelect.value));
-}
-
-function ask(/** @type {Answer} */ answer) {
-  turns.push(answer);
-  showTurn(answer);
-  saveTurns(turns);
-  refresh();
-  log.toEnd();
-  post(answer);
-}
-
-/** Submit an answer's job; after a reload in mid-POST again, which the key makes harmless. */
-async function post(/** @type {Answer} */ answer) {
-  const posted = await submit(answer.model, messagesBefore(answer), answer.id).catch((error) => error);
-  // By now another tab may have caused a new object for this answer, or a new chat dropped it.
-  const current = turns.find((turn) => turn.id === answer.id);
-  const dropped = current?.role !== 'assistant';
-  if (posted instanceof Error) {
-    if (dropped || leaving) return;
-    if (posted instanceof Refused) giveUp(current, 'failed', posted.message, posted.passing);
-    else giveUp(current, 'failed', 'The server cannot be reached.');
-    return settle(current);
-  }
-  const job = { id: posted.id, cancel_url: posted.cancel_url };
-  if (dropped) return requestCancel({ ...answer, job });
-  current.job = job;
-  saveTurns(turns);
-  watch(current, posted.events_url);
-  if (current.stopping) requestCancel(current);
-}
-
-function messagesBefore(/** @type {Answer} */ answer) {
-  /** @type {import('./client.js').Message[]} */ const messages = [];
-  for (const turn of turns) {
-    if (turn.id === answer.id) break;
-    if (turn.role === 'user') messages.push({ role: 'user', content: turn.text });
-    else if (turn.status !== 'failed' && turn.text !== '') messages.push({ role: 'assistant', content: turn.text });
-  }
-  return messages;
-}
-
-/** 128 random bits. (`crypto.randomUUID` is missing where the page is served over plain HTTP.) */
-function randomId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
-}
-
-// --- Read ------------------------------------------------------------------------------------------------------------
-
-/** Read a job's events into its answer; `eventsUrl` is null after a reload. */
-function watch(/** @type {Answer} */ answer, /** @type {string | null} */ eventsUrl) {
-  if (!answer.job) return;
-  const view = views.get(answer.id);
-  if (view) view.rejoined = eventsUrl === null;
-  unsubscribe = subscribe(answer.job.id, eventsUrl, {
-    onEvent(name, data) {
-      apply(answer, name, data);
-      if (name === 'started') announce(`${answer.model} is answering.`);
-      if (name === 'restarted') announce(answer.notice);
-      if (isLive(answer)) draw(answer);
-      else settle(answer);
-    },
-    onConnection(connected) {
-      if (view) view.connected = connected;
-      draw(answer);
-    },
-    onFinished(job) {
-      applyJob(answer, job);
-      settle(answer);
-    },
-    onRefused(error) {
-      const why = error.status === 404 ? 'The server does not keep this answer any more.' : error.message;
-      giveUp(answer, 'lost', answer.text === '' ? why : `${why} This is what had arrived.`);
-      settle(answer);
-    },
-  });
-}
-
-/** An answer has ended, one way or another: keep it. */
-function settle(/** @type {Answer} */ answer) {
-  saveTurns(turns);
-  draw(answer);
-  refresh();
-  announce(ENDED[answer.status] + (answer.error ? ` ${answer.error.message}` : ''));
-  if (answer.status === 'failed' || answer.status === 'cancelled') fillFigures(answer);
-}
+const listener = {
+  changed(/** @type {Conversation} */ chat, /** @type {Answer} */ answer) {
+    if (chat === open) draw(answer);
+  },
+  settled(/** @type {Conversation} */ chat, /** @type {Answer} */ answer) {
+    if (chat !== open) return void chats.delete(chat.id);
+    draw(answer);
+    refresh();
+    announce(ENDED[answer.status] + (answer.error ? ` ${answer.error.message}` : ''));
+  },
+  said(/** @type {Conversation} */ chat, /** @type {Answer} */ answer, /** @type {string} */ words) {
+    if (chat === open) announce(words);
+  },
+  keyWanted,
+};
 
 /** @type {Readonly<Record<string, string>>} */
 const ENDED = {
@@ -213,78 +60,213 @@ const ENDED = {
   lost: '',
 };
 
-/** Ask for the figures that only `completed` brings along. */
-async function fillFigures(/** @type {Answer} */ answer) {
-  if (!answer.job) return;
-  try {
-    applyFigures(answer, await fetchJob(answer.job.id));
-    saveTurns(turns);
-    draw(answer);
-  } catch {
-    // The answer is all there; only figures are missing.
-  }
+let open = chatOf(idInAddress() ?? listChats()[0]?.id ?? randomId());
+
+// --- The open chat ---------------------------------------------------------------------------------------------------
+
+function idInAddress() {
+  return /^#[0-9a-f]{32}$/.test(location.hash) ? location.hash.slice(1) : null;
 }
 
-// --- Stop ------------------------------------------------------------------------------------------------------------
+function chatOf(/** @type {string} */ id) {
+  const chat = chats.get(id) ?? new Conversation(id, rejoin, listener);
+  chats.set(id, chat);
+  return chat;
+}
+
+function openChat(/** @type {string} */ id) {
+  if (!open.live) chats.delete(open.id);
+  open = chatOf(id);
+  showAll();
+  if (open.live && !open.subscription) open.resume();
+}
+
+/** Show the open chat as it is. */
+function showAll() {
+  log.clear();
+  views.clear();
+  open.turns.forEach(showTurn);
+  refresh();
+  log.toEnd();
+}
+
+function showTurn(/** @type {import('./store.js').Turn} */ turn) {
+  if (turn.role === 'user') log.addQuestion(turn.text);
+  else views.set(turn.id, log.addAnswer(turn, open, tryAgain));
+}
+
+/** Bring buttons, list and hint in line with the open chat. */
+function refresh() {
+  const { last, live, turns } = open;
+  if (turns.length > 0) hint.remove();
+  else log.root.prepend(hint);
+  sendButton.disabled = live !== null;
+  const stoppable = live !== null && !live.stopping;
+  if (!stoppable && document.activeElement === stopButton) focusPrompt();
+  stopButton.disabled = !stoppable;
+  for (const [id, view] of views) {
+    const retryable = id === last?.id && (last.status === 'lost' || (last.status === 'failed' && !!last.error?.retryable));
+    if (view.retryable === retryable) continue;
+    view.retryable = retryable;
+    log.change(view);
+  }
+  const entries = listChats();
+  list.show(entries, open.id);
+  renameButton.disabled = deleteButton.disabled = !entries.some(({ id }) => id === open.id);
+  const title = entries.find(({ id }) => id === open.id)?.title;
+  document.title = title ? `${title} – Rejoin` : 'Rejoin';
+}
+
+function draw(/** @type {Answer} */ answer) {
+  const view = views.get(answer.id);
+  if (view) log.change(view);
+}
+
+/** Take the focus from what is about to go; on a touch screen that would call up the keyboard. */
+function focusPrompt() {
+  if (!matchMedia('(pointer: coarse)').matches || document.activeElement?.matches(':focus-visible')) prompt.focus();
+}
+
+/** Say what happens to those who do not see it; the log itself is silent, or they would hear each token. */
+function announce(/** @type {string} */ text) {
+  announcer.textContent = text;
+}
+
+// --- Send and stop ---------------------------------------------------------------------------------------------------
+
+function send() {
+  const text = prompt.value;
+  if (text.trim() === '' || open.live) return prompt.focus();
+  if (modelSelect.value === '') {
+    waitingForModels = true;
+    return announce('Waiting for the list of models.');
+  }
+  prompt.value = '';
+  focusPrompt();
+  settleDown();
+  const question = open.turns.length;
+  open.ask(text, modelSelect.value);
+  open.turns.slice(question).forEach(showTurn);
+  refresh();
+  log.toEnd();
+}
+
+/** This chat is this tab's: it is in the address, and comes back with a reload. */
+function settleDown() {
+  untouched = false;
+  history.replaceState(null, '', `#${open.id}`);
+}
+
+function tryAgain() {
+  const failed = open.last;
+  if (!failed || open.live || modelSelect.value === '') return;
+  views.get(failed.id)?.root.remove();
+  views.delete(failed.id);
+  focusPrompt();
+  showTurn(open.askAgain(modelSelect.value));
+  refresh();
+  log.toEnd();
+}
 
 function stop() {
-  const answer = liveAnswer();
+  const answer = open.live;
   if (!answer || answer.stopping) return;
-  answer.stopping = true;
-  saveTurns(turns);
+  open.stop();
   draw(answer);
   refresh();
   announce('Stopping.');
-  if (answer.job) requestCancel(answer); // else as soon as the job is known
 }
 
-/** Ask for the end until the server has heard it; the job's last event then tells that it came. */
-async function requestCancel(/** @type {Answer} */ answer) {
-  for (let tries = 0; answer.job && isLive(answer); tries++) {
-    try {
-      await cancel(answer.job.cancel_url);
-      return;
-    } catch (error) {
-      if (error instanceof Refused && !error.passing) {
-        answer.stopping = false;
-        draw(answer);
-        return refresh();
-      }
-      await new Promise((resolve) => setTimeout(resolve, backoffMs(tries, error)));
-    }
-  }
-}
+// --- Chats -----------------------------------------------------------------------------------------------------------
 
-/** Begin anew. What still runs is stopped: nobody could read it any more. */
+/** Begin another chat; what is being written in this one goes on. */
 function newChat() {
-  stop();
-  unsubscribe();
-  turns = [];
-  saveTurns(turns);
-  showAll();
+  untouched = false;
+  if (open.turns.length > 0) location.hash = randomId();
+  closePanel();
   announce('New chat.');
   focusPrompt();
 }
 
-// --- Models ----------------------------------------------------------------------------------------------------------
+function renameOpenChat() {
+  const link = list.root.querySelector('a[aria-current]');
+  if (!(link instanceof HTMLElement)) return;
+  editTitle(link, link.textContent ?? '', (title) => {
+    renameChat(open.id, title);
+    refresh();
+  });
+}
+
+/** Delete on the second click only, should it come soon. */
+function deleteOpenChat() {
+  if (deleteButton.dataset.sure === undefined) {
+    deleteButton.dataset.sure = '';
+    deleteButton.textContent = 'Really delete?';
+    setTimeout(resetDelete, 3000);
+    return;
+  }
+  resetDelete();
+  open.drop();
+  chats.delete(open.id);
+  deleteChat(open.id);
+  location.hash = listChats()[0]?.id ?? randomId();
+  announce('Chat deleted.');
+}
+
+function resetDelete() {
+  delete deleteButton.dataset.sure;
+  deleteButton.textContent = 'Delete chat';
+}
+
+function closePanel() {
+  if (panel.matches(':popover-open')) panel.hidePopover();
+}
+
+// --- Models and key --------------------------------------------------------------------------------------------------
 
 async function fillModels() {
   for (let tries = 0; ; tries++) {
     try {
-      const models = await fetchModels();
-      modelSelect.replaceChildren(...models.map((id) => new Option(id, id)));
+      const { data } = await rejoin.call('/v1/models');
+      const models = data.map((/** @type {{id: string}} */ model) => model.id);
+      modelSelect.replaceChildren(...models.map((/** @type {string} */ id) => new Option(id, id)));
       const kept = loadModel();
       if (kept !== null && models.includes(kept)) modelSelect.value = kept;
       if (waitingForModels) send();
-      return;
+      waitingForModels = false;
+      return true;
     } catch (error) {
       const passing = !(error instanceof Refused) || error.passing;
       const why = error instanceof Refused ? error.message : 'The server cannot be reached.';
       modelSelect.replaceChildren(new Option(passing ? `${why} Trying again…` : why, ''));
-      if (!passing) return;
+      if (error instanceof Refused && error.code === 'unauthorized') keyWanted(error);
+      if (!passing) return false;
       await new Promise((resolve) => setTimeout(resolve, backoffMs(tries, error)));
     }
   }
+}
+
+/** Ask for a key; one that the server has just refused is none. */
+function keyWanted(/** @type {Refused} */ refused) {
+  keyWords.textContent = rejoin.key === null ? 'This server wants an API key.' : 'The server does not take this key (any more).';
+  useKey(null);
+  keyForm.hidden = false;
+  announce(refused.message);
+}
+
+function useKey(/** @type {string | null} */ key) {
+  rejoin.key = key;
+  saveKey(key);
+  forgetButton.hidden = key === null;
+}
+
+async function enterKey() {
+  if (keyField.value.trim() === '') return keyField.focus();
+  useKey(keyField.value.trim());
+  keyForm.hidden = true;
+  keyField.value = '';
+  focusPrompt();
+  if (await fillModels()) for (const chat of chats.values()) if (chat.live) chat.resume();
 }
 
 // --- Controls --------------------------------------------------------------------------------------------------------
@@ -293,33 +275,65 @@ composer.addEventListener('submit', (event) => {
   event.preventDefault();
   send();
 });
+keyForm.addEventListener('submit', (event) => {
+  event.preventDefault();
+  enterKey();
+});
+forgetButton.addEventListener('click', () => {
+  useKey(null);
+  closePanel();
+  fillModels();
+});
 prompt.addEventListener('keydown', (event) => {
   if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return; // 229: an IME's
   event.preventDefault();
   send();
 });
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Escape' && !event.isComposing && !event.defaultPrevented && !panel.matches(':popover-open')) stop();
+});
 stopButton.addEventListener('click', stop);
-newButton.addEventListener('click', newChat);
+find('new-chat').addEventListener('click', newChat);
+renameButton.addEventListener('click', renameOpenChat);
+deleteButton.addEventListener('click', deleteOpenChat);
 modelSelect.addEventListener('change', () => saveModel(modelSelect.value));
+list.root.addEventListener('click', closePanel);
 
-onOtherTab((theirs) => {
-  if (shape(theirs) === shape(turns)) return;
-  turns = theirs;
-  showAll();
+addEventListener('hashchange', () => {
+  untouched = false;
+  const id = idInAddress();
+  if (id !== null && id !== open.id) openChat(id);
 });
 
-/** What another tab must have changed for this one to begin anew: not the text, which each tab reads by itself. */
-function shape(/** @type {import('./store.js').Turn[]} */ all) {
-  return all.map((turn) => `${turn.id} ${turn.role === 'assistant' ? (turn.job?.id ?? turn.status) : ''}`).join();
+onOtherTab((id) => {
+  if (id === null) {
+    const newest = listChats()[0]?.id;
+    if (untouched && open.turns.length === 0 && newest) openChat(newest);
+    else refresh();
+  } else if (chats.get(id)?.reload() && id === open.id) showAll();
+});
+
+/** Come back at once where the network does, or the page is seen again: timers of a page that slept are late. */
+for (const event of ['online', 'pageshow', 'focus']) addEventListener(event, wake);
+for (const event of ['resume', 'visibilitychange']) document.addEventListener(event, wake);
+
+function wake() {
+  for (const chat of chats.values()) {
+    if (!chat.live) continue;
+    if (document.hidden) chat.save(); // a phone may end a hidden page without a word
+    else chat.wake();
+  }
 }
 
 addEventListener('pagehide', () => {
-  leaving = true; // some browsers fail the requests of a page that is being left
-  if (liveAnswer()) saveTurns(turns);
+  for (const chat of chats.values()) {
+    chat.leaving = true; // some browsers fail the requests of a page that is being left
+    if (chat.live) chat.save();
+  }
 });
 addEventListener('pageshow', (event) => event.persisted && location.reload()); // its connections are gone
 
+forgetButton.hidden = rejoin.key === null;
 showAll();
+open.resume();
 fillModels();
-const unsent = liveAnswer();
-if (unsent?.job === null) post(unsent);

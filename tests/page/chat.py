@@ -81,7 +81,7 @@ class Chat:
                 lines = [f"event: {event}\ndata: {json.dumps(data)}\nid: {id}\n\n" for id, event, data in stream]
                 await route.fulfill(body="retry: 1\n" + "".join(lines), content_type="text/event-stream")
 
-        await self.page.route("**/v1/jobs/*/events?*", answer)
+        await self.page.route("**/v1/jobs/*/events*", answer)
 
     def forgive(self, text: str) -> None:
         """Drop complaints with `text`, which the test itself has caused; there must be one."""

@@ -1,91 +1,29 @@
 // @ts-check
-/** What is seen. Text from people and models only ever becomes text nodes, never markup. */
+/** One answer as it is seen: who gives it, what became of it, its text, its figures. */
 
 import { isLive } from './answer.js';
+import { copyButton } from './clipboard.js';
+import { attach, element, setText, show } from './elements.js';
+import { grow } from './markdown/block_views.js';
+import { MarkdownView } from './markdown/markdown.js';
 
 /** @typedef {import('./answer.js').Answer} Answer */
 
-const NODE_CHARS = 4096; // a text node that grows is shaped anew each frame: longer ones are left alone
-const BOTTOM_PX = 48; // still "at the bottom", a line or two above it
-
-/**
- * @param {string} tag
- * @param {string} className
- * @param {...(Node | string)} children
- */
-function element(tag, className, ...children) {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.append(...children);
-  return made;
-}
-
-/** The scrolled log of all turns: draws what has changed once a frame, and follows the end only if the reader does. */
-export class Log {
-  /** @param {HTMLElement} root */
-  constructor(root) {
-    this.root = root;
-    /** @type {Set<AnswerView>} */ this.changed = new Set();
-    this.following = true;
-    new ResizeObserver(() => this.following && this.toEnd()).observe(root);
-    root.addEventListener('scroll', () => (this.following = this.atEnd()), { passive: true });
-  }
-
-  atEnd() {
-    return this.root.scrollHeight - this.root.scrollTop - this.root.clientHeight < BOTTOM_PX;
-  }
-
-  toEnd() {
-    this.root.scrollTop = this.root.scrollHeight;
-    this.following = true;
-  }
-
-  clear() {
-    for (const turn of this.root.querySelectorAll('.turn')) turn.remove();
-    this.changed.clear();
-  }
-
-  addQuestion(/** @type {string} */ text) {
-    const turn = element('article', 'turn question', element('p', 'text', text));
-    turn.setAttribute('aria-label', 'You');
-    this.root.append(turn);
-  }
-
-  addAnswer(/** @type {Answer} */ answer, /** @type {() => void} */ retry) {
-    const view = new AnswerView(answer, retry);
-    view.draw();
-    this.root.append(view.root);
-    return view;
-  }
-
-  /** Draw `view` with the next frame. */
-  change(/** @type {AnswerView} */ view) {
-    if (this.changed.size === 0) requestAnimationFrame(() => this.drawAll());
-    this.changed.add(view);
-  }
-
-  drawAll() {
-    const following = this.atEnd();
-    for (const view of this.changed) view.draw();
-    this.changed.clear();
-    if (following) this.toEnd();
-  }
-}
-
 /** One answer in the log. */
 export class AnswerView {
-  /** @param {Answer} answer @param {() => void} retry */
-  constructor(answer, retry) {
+  /** @param {Answer} answer @param {import('./conversation.js').Conversation} chat @param {() => void} retry */
+  constructor(answer, chat, retry) {
     this.answer = answer;
-    this.connected = true;
-    this.rejoined = false;
+    this.chat = chat;
     this.retryable = false;
+    this.thought = ''; // as far as it is drawn
 
     this.model = element('h2', 'model');
     this.notice = element('p', 'notice');
     this.reasoning = element('div', 'text');
     this.reasoningBox = element('details', 'reasoning', element('summary', '', 'Reasoning'), this.reasoning);
-    this.text = element('div', 'text');
+    this.text = element('div', 'markdown');
+    this.markdown = new MarkdownView(this.text);
     this.toolCalls = element('div', 'tool-calls');
     this.error = element('p', 'error');
     this.status = element('span', 'status');
@@ -95,32 +33,39 @@ export class AnswerView {
     this.retry = /** @type {HTMLButtonElement} */ (element('button', 'retry', 'Try again'));
     this.retry.type = 'button';
     this.retry.addEventListener('click', retry);
+    this.copy = copyButton('Copy answer', () => this.answer.text);
     this.footer = element('footer', '', this.status, this.figures, this.link);
     this.root = element('article', 'turn answer', this.model, this.notice, this.text);
     this.root.append(this.toolCalls, this.error, this.footer);
   }
 
+  /** Show the answer as it is now, as far as there is time; say whether that was all. */
   draw() {
     const { answer } = this;
+    const live = isLive(answer);
     this.root.dataset.status = answer.status;
-    this.root.classList.toggle('live', isLive(answer));
-    this.root.ariaBusy = String(isLive(answer));
+    this.root.classList.toggle('live', live);
+    this.root.ariaBusy = String(live);
     setText(this.model, answer.model);
     this.root.ariaLabel = `Answer from ${answer.model}`;
     show(this.notice, answer.notice);
-    grow(this.reasoning, answer.reasoning);
+    grow(this.reasoning, this.thought, answer.reasoning);
+    this.thought = answer.reasoning;
     attach(this.reasoningBox, answer.reasoning !== '', () => this.text.before(this.reasoningBox));
-    grow(this.text, answer.text);
+    const all = this.markdown.show(answer.text, live);
     this.drawToolCalls();
     show(this.error, answer.error?.message ?? '');
     setText(this.status, this.statusText());
     setText(this.figures, figures(answer));
     this.link.hidden = answer.job === null || answer.status === 'lost';
     if (answer.job) {
-      this.link.href = `/v1/jobs/${answer.job.id}`;
+      if (this.chat.rejoin.key === null) this.link.href = `/v1/jobs/${answer.job.id}`;
+      else this.link.removeAttribute('href'); // a click sends no key
       setText(this.link, answer.job.id);
     }
+    attach(this.copy, !live && answer.text !== '', () => this.link.after(this.copy));
     attach(this.retry, this.retryable, () => this.footer.append(this.retry));
+    return all;
   }
 
   drawToolCalls() {
@@ -138,7 +83,7 @@ export class AnswerView {
   statusText() {
     const { answer } = this;
     if (isLive(answer)) {
-      if (!this.connected) return 'Connection lost; the answer goes on without us. Reconnecting…';
+      if (!this.chat.connected) return 'Connection lost; the answer goes on without us. Reconnecting…';
       if (answer.stopping) return 'Stopping…';
     }
     switch (answer.status) {
@@ -148,7 +93,7 @@ export class AnswerView {
         return (answer.position > 1 ? `Queued, position ${answer.position}` : 'Queued, next in line') + (WAITS[answer.reason] ?? '');
       case 'running':
         if (answer.text === '' && answer.reasoning === '') return 'Waiting for the first token…';
-        return this.rejoined ? 'Rejoined, answering…' : 'Answering…';
+        return this.chat.rejoined === answer.id ? 'Rejoined, answering…' : 'Answering…';
       case 'completed':
         return COMPLETED[answer.finishReason ?? 'stop'] ?? `Completed (${answer.finishReason})`;
       case 'failed':
@@ -179,11 +124,13 @@ const COMPLETED = {
 
 function figures(/** @type {Answer} */ answer) {
   const parts = [];
+  if (answer.waitMs !== null) parts.push(`queued ${seconds(answer.waitMs)}`);
   if (answer.ttftMs !== null) parts.push(`first token ${seconds(answer.ttftMs)}`);
   if (answer.usage) {
     const { output_tokens: tokens, estimated } = answer.usage;
     parts.push(`${estimated ? '≈ ' : ''}${tokens.toLocaleString('en')} ${tokens === 1 ? 'token' : 'tokens'}`);
   }
+  if (answer.tokensPerS !== null) parts.push(`${answer.tokensPerS.toFixed(answer.tokensPerS < 10 ? 1 : 0)} tokens/s`);
   if (answer.durationMs !== null) parts.push(`total ${seconds(answer.durationMs)}`);
   if (answer.costUsd) parts.push(answer.costUsd < 0.0001 ? '< $0.0001' : `$${Number(answer.costUsd.toPrecision(2))}`);
   if (!isLive(answer) && answer.attempt > 0) {
@@ -194,37 +141,4 @@ function figures(/** @type {Answer} */ answer) {
 
 function seconds(/** @type {number} */ ms) {
   return ms < 10_000 ? `${(ms / 1000).toFixed(2)} s` : `${(ms / 1000).toFixed(1)} s`;
-}
-
-function setText(/** @type {Element} */ target, /** @type {string} */ text) {
-  if (target.textContent !== text) target.textContent = text;
-}
-
-function show(/** @type {HTMLElement} */ target, /** @type {string} */ text) {
-  target.hidden = text === '';
-  setText(target, text);
-}
-
-/** Have `child` in the document or not; in a log, hidden words would still be words. */
-function attach(/** @type {HTMLElement} */ child, /** @type {boolean} */ wanted, /** @type {() => void} */ insert) {
-  if (!wanted) child.remove();
-  else if (child.parentNode === null) insert();
-}
-
-/** What each element shows, to tell whether its new text only goes on from there. */
-const shown = new WeakMap();
-
-/** Make `target` show `text`; text that only grew is appended, so that a long answer costs no more than a short one. */
-function grow(/** @type {HTMLElement} */ target, /** @type {string} */ text) {
-  const before = shown.get(target) ?? '';
-  if (text === before) return;
-  shown.set(target, text);
-  if (!text.startsWith(before)) {
-    target.textContent = text;
-    return;
-  }
-  const piece = text.slice(before.length);
-  const last = target.lastChild;
-  if (last instanceof Text && (last.length < NODE_CHARS || !last.data.endsWith('\n'))) last.appendData(piece);
-  else target.append(piece);
 }
