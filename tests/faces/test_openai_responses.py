@@ -1,5 +1,6 @@
 """The OpenAI SDK's Responses against both providers: every mode, every end, and what is refused."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -14,12 +15,12 @@ from tests.faces.responses import PREFIX, TEXT_ITEM, WEATHER, events_of, polled,
 from tests.provider import Finish, HttpError, Reasoning, Refusal, Silence, StreamError, Text, ToolCall, Usage, Wait
 from tests.stack import Stack, eventually
 
-MODES: Any = [
-    pytest.param({"stream": True}, id="stream"),
-    pytest.param({}, id="whole"),
-    pytest.param({"background": True}, id="background"),
-    pytest.param({"background": True, "stream": True}, id="background-stream"),
-]
+MODES: list[dict[str, Any]] = [{"stream": True}, {}, {"background": True}, {"background": True, "stream": True}]
+
+
+async def answers(client: openai.AsyncOpenAI, model: str = "openai/m", **more: Any) -> list[Response]:
+    """Return what each mode has in the end."""
+    return list(await asyncio.gather(*[answer(client, mode, model, **more) for mode in MODES]))
 
 
 async def answer(client: openai.AsyncOpenAI, mode: dict[str, Any], model: str = "openai/m", **more: Any) -> Response:
@@ -31,6 +32,7 @@ async def answer(client: openai.AsyncOpenAI, mode: dict[str, Any], model: str = 
         last = found[-1]
         stored = await client.responses.retrieve(found[0].response.id)
         assert not hasattr(last, "response") or last.response == stored
+        assert stored.background is bool(mode.get("background"))
         return stored
     made: Response = await client.responses.create(**given)
     if mode.get("background"):
@@ -41,22 +43,19 @@ async def answer(client: openai.AsyncOpenAI, mode: dict[str, Any], model: str = 
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-@pytest.mark.parametrize("mode", MODES)
-async def test_an_answer_comes_in_every_mode(
-    stack: Stack, chat: openai.AsyncOpenAI, name: str, mode: dict[str, Any]
-) -> None:
+async def test_an_answer_comes_in_every_mode(stack: Stack, chat: openai.AsyncOpenAI, name: str) -> None:
     stack.provider.script("m", Text("Hel"), Text("lo 🌍\n\ndata: x"), Usage(input=9, output=3, cached=4, reasoning=1))
-    found = await answer(chat, mode, f"{name}/m", instructions="Be brief.", metadata={"a": "b"}, user="u", top_p=0.5)
-    assert (found.status, found.output_text) == ("completed", "Hello 🌍\n\ndata: x")
-    assert found.model == f"{name}/m"
-    assert (found.instructions, found.metadata, found.user, found.top_p) == ("Be brief.", {"a": "b"}, "u", 0.5)
-    assert found.background is bool(mode.get("background"))
-    assert found.usage is not None
-    assert (found.usage.input_tokens, found.usage.output_tokens, found.usage.total_tokens) == (9, 3, 12)
-    assert found.usage.input_tokens_details.cached_tokens == 4
-    assert found.usage.output_tokens_details.reasoning_tokens == 1
-    assert found.completed_at is not None
-    assert found.completed_at >= found.created_at
+    for found in await answers(chat, f"{name}/m", instructions="Be brief.", metadata={"a": "b"}, user="u", top_p=0.5):
+        assert (found.status, found.output_text) == ("completed", "Hello 🌍\n\ndata: x")
+        assert found.model == f"{name}/m"
+        assert (found.instructions, found.metadata, found.user, found.top_p) == ("Be brief.", {"a": "b"}, "u", 0.5)
+        assert found.usage is not None
+        assert found.usage is not None
+        assert (found.usage.input_tokens, found.usage.output_tokens, found.usage.total_tokens) == (9, 3, 12)
+        assert found.usage.input_tokens_details.cached_tokens == 4
+        assert found.usage.output_tokens_details.reasoning_tokens == 1
+        assert found.completed_at is not None
+        assert found.completed_at >= found.created_at
 
 
 async def test_the_events_of_a_text_are_those_of_openai(stack: Stack, chat: openai.AsyncOpenAI) -> None:
@@ -69,73 +68,70 @@ async def test_the_events_of_a_text_are_those_of_openai(stack: Stack, chat: open
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-@pytest.mark.parametrize("mode", MODES)
-async def test_tools_are_called(stack: Stack, chat: openai.AsyncOpenAI, name: str, mode: dict[str, Any]) -> None:
+async def test_tools_are_called(stack: Stack, chat: openai.AsyncOpenAI, name: str) -> None:
     stack.provider.script(
         "m",
         Text("I look."),
         ToolCall("call_1", "get_weather", ['{"city":', '"Paris"}']),
         ToolCall("call_2", "get_weather", '{"city":"Rome"}'),
     )
-    found = await answer(chat, mode, f"{name}/m", tools=[WEATHER], tool_choice="auto")
-    assert found.output_text == "I look."
-    calls = [item for item in found.output if item.type == "function_call"]
-    assert [(call.call_id, call.name, json.loads(call.arguments), call.status) for call in calls] == [
-        ("call_1", "get_weather", {"city": "Paris"}, "completed"),
-        ("call_2", "get_weather", {"city": "Rome"}, "completed"),
-    ]
-    assert [(tool.type, tool.name) for tool in found.tools] == [("function", "get_weather")]  # type: ignore[union-attr]
+    for found in await answers(chat, f"{name}/m", tools=[WEATHER], tool_choice="auto"):
+        assert found.output_text == "I look."
+        calls = [item for item in found.output if item.type == "function_call"]
+        assert [(call.call_id, call.name, json.loads(call.arguments), call.status) for call in calls] == [
+            ("call_1", "get_weather", {"city": "Paris"}, "completed"),
+            ("call_2", "get_weather", {"city": "Rome"}, "completed"),
+        ]
+        assert [(tool.type, tool.name) for tool in found.tools] == [("function", "get_weather")]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("mode", MODES)
-async def test_thinking_is_an_item_of_its_own(stack: Stack, chat: openai.AsyncOpenAI, mode: dict[str, Any]) -> None:
+async def test_thinking_is_an_item_of_its_own(stack: Stack, chat: openai.AsyncOpenAI) -> None:
     stack.provider.script("m", Reasoning("Hm. "), Reasoning("Yes."), Text("42"))
-    found = await answer(chat, mode, "anthropic/m", reasoning={"effort": "low", "summary": "auto"})
-    assert [item.type for item in found.output] == ["reasoning", "message"]
-    assert [part.text for part in found.output[0].summary] == ["Hm. Yes."]  # type: ignore[union-attr]
-    assert found.output_text == "42"
-    assert found.reasoning is not None
-    assert (found.reasoning.effort, found.reasoning.summary) == ("low", "auto")
+    for found in await answers(chat, "anthropic/m", reasoning={"effort": "low", "summary": "auto"}):
+        assert [item.type for item in found.output] == ["reasoning", "message"]
+        assert [part.text for part in found.output[0].summary] == ["Hm. Yes."]  # type: ignore[union-attr]
+        assert found.output_text == "42"
+        assert found.reasoning is not None
+        assert (found.reasoning.effort, found.reasoning.summary) == ("low", "auto")
 
 
-@pytest.mark.parametrize("mode", MODES)
-async def test_a_refusal_is_a_part_of_its_own(stack: Stack, chat: openai.AsyncOpenAI, mode: dict[str, Any]) -> None:
+async def test_a_refusal_is_a_part_of_its_own(stack: Stack, chat: openai.AsyncOpenAI) -> None:
     stack.provider.script("m", Refusal("I "), Refusal("will not."))
-    found = await answer(chat, mode)
-    (item,) = found.output
-    assert item.type == "message"
-    assert [(part.type, getattr(part, "refusal", None)) for part in item.content] == [("refusal", "I will not.")]
-    assert (found.status, found.output_text) == ("completed", "")
+    for found in await answers(chat):
+        (item,) = found.output
+        assert item.type == "message"
+        assert [(part.type, getattr(part, "refusal", None)) for part in item.content] == [("refusal", "I will not.")]
+        assert (found.status, found.output_text) == ("completed", "")
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("end", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")])
 async def test_what_is_cut_is_incomplete(
-    stack: Stack, chat: openai.AsyncOpenAI, name: str, mode: dict[str, Any], end: str, reason: str
+    stack: Stack, chat: openai.AsyncOpenAI, name: str, end: str, reason: str
 ) -> None:
     stack.provider.script("m", Text("half"), Finish(end))
-    found = await answer(chat, mode, f"{name}/m", max_output_tokens=20)
-    assert (found.status, found.output_text, found.max_output_tokens) == ("incomplete", "half", 20)
-    assert found.incomplete_details is not None
-    assert found.incomplete_details.reason == reason
-    assert found.output[0].status == "incomplete"  # type: ignore[union-attr]
+    for found in await answers(chat, f"{name}/m", max_output_tokens=20):
+        assert (found.status, found.output_text, found.max_output_tokens) == ("incomplete", "half", 20)
+        assert found.incomplete_details is not None
+        assert found.incomplete_details.reason == reason
+        assert found.output[0].status == "incomplete"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-@pytest.mark.parametrize("mode", MODES)
-async def test_a_failure_is_told(stack: Stack, chat: openai.AsyncOpenAI, name: str, mode: dict[str, Any]) -> None:
+async def test_a_failure_is_told(stack: Stack, chat: openai.AsyncOpenAI, name: str) -> None:
     stack.provider.script("m", HttpError(400, "invalid_request_error", "sk-secret of a host"))
-    if not mode:
-        with pytest.raises(openai.BadRequestError) as refusal:
-            await answer(chat, mode, f"{name}/m")
-        assert refusal.value.code == "provider_bad_request"
-        return
-    found = await answer(chat, mode, f"{name}/m")
-    assert (found.status, found.output) == ("failed", [])
-    assert found.error is not None
-    assert found.error.code == "invalid_prompt"
-    assert "sk-secret" not in found.error.message
+    for mode in MODES:
+        if not mode:
+            with pytest.raises(openai.BadRequestError) as refusal:
+                await answer(chat, mode, f"{name}/m")
+            assert refusal.value.code == "provider_bad_request"
+            assert refusal.value.response.headers["x-job-id"].startswith("job_")
+            continue
+        found = await answer(chat, mode, f"{name}/m")
+        assert (found.status, found.output) == ("failed", [])
+        assert found.error is not None
+        assert found.error.code == "invalid_prompt"
+        assert "sk-secret" not in found.error.message
 
 
 async def test_a_failure_in_mid_answer_keeps_what_was_told(stack: Stack, chat: openai.AsyncOpenAI) -> None:
