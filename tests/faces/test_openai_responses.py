@@ -207,6 +207,9 @@ async def test_what_is_not_to_be_stored_is_its_own_connection_s_alone(stack: Sta
             for ask in (chat.responses.retrieve, chat.responses.cancel, chat.responses.delete):
                 with pytest.raises(openai.NotFoundError):
                     await ask(event.response.id)  # type: ignore[union-attr]
+            with pytest.raises(openai.BadRequestError) as refusal:
+                await chat.responses.create(model="m", input="x", previous_response_id=event.response.id)  # type: ignore[union-attr]
+            assert refusal.value.code == "previous_response_not_found"
             gate.open()
         last = event
     assert last.response.output_text == "xy"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from api.faces.openai_responses import Events
@@ -57,7 +57,17 @@ def texts(output: list[dict[str, Any]]) -> str:
     return "".join(part.get("text", "") + part.get("refusal", "") for part in parts)
 
 
+def answer_begins(log: list[Entry]) -> int:
+    """Return the attempt that nothing was dropped behind."""
+    return max([entry.id.attempt for entry in log if entry.event == "restarted"], default=0)
+
+
+def nameless(output: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in item.items() if name not in ("id", "call_id")} for item in output]
+
+
 @given(attempts, ends)
+@example([(False, [("thought", "a"), ("text", "b")]), (False, [("thought", "aa"), ("text", "b")])], "stop")
 def test_what_is_told_is_the_last_attempt_s_and_no_item_is_told_twice(
     given_attempts: list[tuple[bool, list[tuple[str, str]]]], end: str
 ) -> None:
@@ -81,6 +91,8 @@ def test_what_is_told_is_the_last_attempt_s_and_no_item_is_told_twice(
     if end in ("stop", "length"):
         answer = Answer.of(log)
         assert texts(response["output"]) == answer.text
+        counts = [entry for entry in log if entry.id >= (answer_begins(log), 0)]
+        assert nameless(response["output"]) == nameless(told(counts)[1]["output"]), "as if none had been lost"
         assert [item["arguments"] for item in response["output"] if item["type"] == "function_call"] == [
             call["arguments"] for call in answer.tool_calls
         ]
