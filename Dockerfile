@@ -18,6 +18,8 @@ COPY --from=build /venv /venv
 COPY api api
 COPY worker worker
 COPY shared shared
+COPY rejoin rejoin
+COPY deploy deploy
 # A number, so that Kubernetes' runAsNonRoot can see that it is not root.
 USER 10001:10001
 EXPOSE 8000

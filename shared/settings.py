@@ -30,6 +30,8 @@ from shared.secrecy import LEAST, PLACEHOLDERS, is_weak
 
 ENV_FILE = ".env"
 OUR_PREFIX = "REJOIN_"
+CLIENT_NAMES = frozenset(("REJOIN_URL", "REJOIN_API_KEY", "REJOIN_MODEL"))
+"""What the client and the command line read (`rejoin/target.py`): no settings, and no mistakes, beside a server's."""
 
 OWNER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
 PROVIDER_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
@@ -275,7 +277,7 @@ ENV_NAMES: dict[str, str] = {name: field.alias or name for name, field in Settin
 
 
 def _unknown_names(environ: Mapping[str, str | None]) -> list[str]:
-    known = set(ENV_NAMES.values())
+    known = {*ENV_NAMES.values(), *CLIENT_NAMES}
     return sorted(name for name in environ if name.upper().startswith(OUR_PREFIX) and name.upper() not in known)
 
 

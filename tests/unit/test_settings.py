@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.main import create_app
+from rejoin.target import KEY_NAME, MODEL_NAME, URL_NAME
 from shared.secrecy import is_weak
-from shared.settings import Settings, load_settings
+from shared.settings import CLIENT_NAMES, Settings, load_settings
 
 ROOT = Path(__file__).parent.parent.parent
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("REJOIN_", "REDIS_"))}
@@ -162,3 +163,11 @@ def test_both_programs_say_it_in_one_line(args: list[str]) -> None:
     assert ended.returncode == 1
     assert ended.stderr.strip().splitlines()[-1].startswith("rejoin: REJOIN_LEASE_S: ")
     assert "Traceback" not in ended.stderr
+
+
+def test_the_names_of_clients_are_no_mistake_beside_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REJOIN_AUTH", "off")
+    for name in (URL_NAME, KEY_NAME, MODEL_NAME):
+        monkeypatch.setenv(name, "x")
+    assert load_settings("api").api_keys == {}
+    assert {URL_NAME, KEY_NAME, MODEL_NAME} == CLIENT_NAMES
