@@ -17,6 +17,10 @@ FACE: Final = "response"
 """Under this name the job's record keeps what was asked of this API beside the job."""
 
 
+LOG_LOST: Final = {"code": "log_lost", "message": "The log of this response is gone."}
+"""What is told where the record says that the job has ended, and nothing says what it wrote."""
+
+
 def response_id(job_id: str) -> str:
     return job_id.replace("job_", "resp_")
 
@@ -50,8 +54,8 @@ async def story_of(here: State, job: Job) -> Story:
     async for page in here.log.pages(job.id):
         for entry in page:
             story.read(entry)
-    if not story.ended and job.error is not None:
-        story.lost(job.error)
+    if not story.ended and not job.live:
+        story.lost(job.error or LOG_LOST)
     return story
 
 

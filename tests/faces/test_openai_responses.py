@@ -161,6 +161,26 @@ async def test_a_cancelled_stream_just_ends(stack: Stack, chat: openai.AsyncOpen
     await call.closed()
 
 
+async def test_who_waits_for_what_another_one_cancels_gets_an_error(stack: Stack, chat: openai.AsyncOpenAI) -> None:
+    stack.provider.script("m", Text("half"), Silence())
+    asking = asyncio.create_task(chat.responses.create(model="openai/m", input="Hi"))
+    await stack.provider.next_call()
+    client = stack.client()
+    (job,) = (await client.http.get("/v1/jobs")).json()["data"]
+    await client.cancel(job["id"])
+    with pytest.raises(openai.ConflictError) as error:
+        await asking
+    assert error.value.code == "job_cancelled"
+
+
+async def test_a_response_whose_log_is_gone_has_failed(stack: Stack, chat: openai.AsyncOpenAI) -> None:
+    stack.provider.script("m", Text("x"))
+    made = await chat.responses.create(model="openai/m", input="Hi")
+    await stack.redis.delete(stack.keys.log(made.id.replace("resp_", "job_")))
+    found = await chat.responses.retrieve(made.id)
+    assert (found.status, found.output, found.error and found.error.code) == ("failed", [], "server_error")
+
+
 async def test_what_waits_is_cancelled_before_it_starts(bare: Stack) -> None:
     await bare.api()
     async with openai_client(bare) as client:
