@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from api.known_keys import KnownKeys
 from api.loopback import is_local
-from api.problems import Problem
+from api.problems import Problem, nothing_here
 from shared.clock import wall_ms
 from shared.errors import JobNotFound
 from shared.jobs import Job, Jobs
@@ -40,10 +40,12 @@ class Caller(NamedTuple):
     limits: Limits = Limits()
     models: tuple[str, ...] = ()
     """Patterns of `provider/model`; none is all."""
+    ops: bool = False
+    """Whether the operators' view is shown to it."""
 
     @classmethod
     def by(cls, key: ApiKey) -> "Caller":
-        return cls(key.terms.owner, key.id, key.terms.limits, key.terms.models)
+        return cls(key.terms.owner, key.id, key.terms.limits, key.terms.models, key.terms.ops)
 
     def may_ask(self, provider: str, model: str) -> bool:
         return covers(self.models, provider, model)
@@ -64,12 +66,19 @@ class Access:
         if not self._required:
             if not is_local(request):
                 raise _unauthorized("loopback_only", "Without keys this server answers its own machine only.")
-            return Caller(LOCAL_OWNER)
+            return Caller(LOCAL_OWNER, ops=True)
         key = _key_of(request)
         found = None if key is None else await self._known_keys.holder(key)
         if found is None:
             raise _unauthorized("unauthorized", "A valid key is needed: Authorization: Bearer <key>.")
         return Caller.by(found)
+
+    async def operator(self, request: Request) -> Caller:
+        """Return who asks with the right to operate; to all others there is nothing here. Or raise a 401 problem."""
+        caller = await self.caller(request)
+        if not caller.ops:
+            raise nothing_here()
+        return caller
 
     async def reader(self, request: Request, job_id: str) -> Caller:
         """Return who wants to read a job's events: by key, or by a ticket for this one job. Or raise a 401 problem."""

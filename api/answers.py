@@ -177,5 +177,82 @@ class ModelPage(Shown):
     last_id: str | None
 
 
+class OpsLine(Shown):
+    """A provider, or a model, that has no room for all who ask."""
+
+    scope: str
+    waiting: int
+
+
+class OpsPause(Shown):
+    """A model that answered 429 and is not asked for a while."""
+
+    scope: str
+    left_s: float
+
+
+class OpsQueue(Shown):
+    waiting: int
+    blocked: int
+    """Those of them that wait for room at their provider."""
+    oldest_age_s: float | None
+    lines: list[OpsLine]
+    pauses: list[OpsPause]
+
+
+class OpsWorker(Shown):
+    """What it says of itself is null where it has not said so lately."""
+
+    name: str
+    state: Literal["alive", "lost"]
+    lease_left_s: float
+    running: int
+    slots: int | None
+    resting: int | None
+    up_s: int | None
+
+
+class OpsWorkers(Shown):
+    """At most 100 of them; `count` is that of all."""
+
+    count: int
+    slots: int
+    data: list[OpsWorker]
+
+
+class OpsJob(Shown):
+    id: JobIdText
+    owner: str
+    model: str
+    worker: str | None
+    attempt: int
+    age_s: float
+    running_s: float
+    answering: bool
+    tokens_per_s: float | None
+    cancelling: bool
+
+
+class OpsRunning(Shown):
+    """At most 200 jobs, those first that started first; `count` is that of all."""
+
+    count: int
+    data: list[OpsJob]
+
+
+class OpsView(Shown):
+    object: Literal["ops"]
+    at: Moment
+    queue: OpsQueue
+    workers: OpsWorkers
+    running: OpsRunning
+
+
+class OpsCancelled(Shown):
+    id: JobIdText
+    status: Status
+    outcome: CancelOutcome
+
+
 class Probe(Shown):
     status: Literal["ok", "ready"]

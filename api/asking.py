@@ -33,11 +33,19 @@ class _ByTicket(SecurityBase):
         return await state(request).access.reader(request, request.path_params["job_id"])
 
 
+class _ByOpsKey(_ByKey):
+    async def __call__(self, request: Request) -> Caller:
+        return await state(request).access.operator(request)
+
+
 Asking = Annotated[Caller, Security(_ByKey())]
 """By key. Whoever has none gets 401, whatever else is wrong."""
 
 Reading = Annotated[Caller, Security(_ByTicket())]
 """By key, or by a ticket for the job in the path."""
+
+Operating = Annotated[Caller, Security(_ByOpsKey())]
+"""By a key with the right to operate. To one without it there is no such route."""
 
 BY_KEY_TOO: Final[dict[str, Any]] = {"security": [{"key": []}]}
 """What the document has to be told of a route that is `Reading`."""

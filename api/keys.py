@@ -51,7 +51,7 @@ async def create(keyring: Keyring, asked: argparse.Namespace) -> None:
     models = [pattern.strip() for pattern in asked.models.split(",") if pattern.strip()]
     given: dict[str, Any] = {"owner": asked.owner, "name": asked.name, "limits": limits, "models": models}
     try:
-        terms = Terms.model_validate({**given, "expires_ms": expires_ms})
+        terms = Terms.model_validate({**given, "expires_ms": expires_ms, "ops": asked.ops})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = next(str(part) for part in reversed(first["loc"]) if isinstance(part, str))
@@ -65,8 +65,8 @@ async def create(keyring: Keyring, asked: argparse.Namespace) -> None:
 
 async def list_keys(keyring: Keyring, asked: argparse.Namespace, settings: Settings) -> None:
     now_ms = await keyring.now_ms()
-    rows: list[tuple[str, ...]] = [("id", "owner", "state", "created", "expires", "limits", "models", "name")]
-    rows += [(key_id(hashed), owner, "in REJOIN_API_KEYS", *[""] * 5) for hashed, owner in settings.api_keys.items()]
+    rows: list[tuple[str, ...]] = [("id", "owner", "state", "created", "expires", "limits", "models", "rights", "name")]
+    rows += [(key_id(hashed), owner, "in REJOIN_API_KEYS", *[""] * 6) for hashed, owner in settings.api_keys.items()]
     rows += [_row(key, now_ms) for key in await keyring.all()]
     shown = [row for at, row in enumerate(rows) if at == 0 or asked.owner in (None, row[1])]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
@@ -79,7 +79,8 @@ def _row(key: ApiKey, now_ms: int) -> tuple[str, ...]:
     state = "live" if key.live(now_ms) else "expired" if key.revoked_ms is None else f"revoked {iso(key.revoked_ms)}"
     limits = [f"{name}={value}" for name in Limits.__dataclass_fields__ if (value := getattr(terms.limits, name))]
     times = [iso(key.created_ms) or "", iso(terms.expires_ms) or "never"]
-    return (key.id, terms.owner, state, *times, ",".join(limits) or "-", ",".join(terms.models) or "all", terms.name)
+    rest = (",".join(limits) or "-", ",".join(terms.models) or "all", "ops" if terms.ops else "-", terms.name)
+    return (key.id, terms.owner, state, *times, *rest)
 
 
 async def revoke(keyring: Keyring, asked: argparse.Namespace, settings: Settings) -> None:
@@ -102,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--max-streams", metavar="N", help="in place of REJOIN_MAX_STREAMS")
     new.add_argument("--daily-usd", metavar="USD", help="what the owner may have spent in a day")
     new.add_argument("--models", default="", metavar="PATTERNS", help="provider/model or provider/*, with commas; all")
+    new.add_argument("--ops", action="store_true", help="opens /ops too: what all owners' jobs do, and their cancel")
     listed = commands.add_parser("list", help="show the keys, and those that ended in the last 30 days")
     listed.add_argument("--owner")
     ended = commands.add_parser("revoke", help="end a key now, and its open streams")

@@ -13,7 +13,7 @@ from api.connection import note_connection
 from api.cors import Cors
 from api.faces import errors
 from api.faces.registry import BODIES, ROUTERS
-from api.routes import events, health, jobs, models, page, usage
+from api.routes import events, health, jobs, models, ops, page, usage
 from api.state import State
 from shared.garbage import spare_the_start
 from shared.prices import Prices
@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     access_log.install()
     problems.install(app, errors.render)
     app.cors_origins = settings.cors_origins
-    for module in (events, jobs, usage, models, health, page):
+    for module in (events, jobs, usage, models, ops, health, page):
         app.include_router(module.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -52,6 +52,10 @@ def not_found() -> Problem:
     return Problem(404, "job_not_found", "There is no such job.")
 
 
+def nothing_here() -> Problem:
+    return Problem(404, "not_found", "There is nothing here.")
+
+
 def refused(code: str, field: str, why: str) -> Problem:
     """Return the 422 problem of one field."""
     return Problem(422, code, f"{field}: {why}", errors=[{"field": field, "message": why}])
@@ -114,7 +118,7 @@ def _without_place(found: ErrorDetails) -> ErrorDetails:
 
 def _of_http(error: HTTPException) -> Problem:
     if error.status_code == 404:
-        return Problem(404, "not_found", "There is nothing here.")
+        return nothing_here()
     if error.status_code == 405:
         return Problem(405, "method_not_allowed", "This resource has no such method.", error.headers)
     return Problem(error.status_code, "refused", HTTPStatus(error.status_code).phrase, error.headers)

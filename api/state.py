@@ -11,12 +11,14 @@ from api.attendance import Attendance
 from api.hub import Hub
 from api.known_keys import KnownKeys
 from api.offers import offered
+from api.operations import Operations
 from api.streams import Streams
 from shared.jobs import Jobs
 from shared.keyring import Keyring
 from shared.keys import Keys
 from shared.ledger import Ledger
 from shared.log import Log
+from shared.overview import Overview
 from shared.presence import Presence
 from shared.prices import Prices
 from shared.redis import Multiplexer, Scripts, connect
@@ -39,6 +41,7 @@ class State:
     known_keys: KnownKeys
     access: Access
     prices: Prices
+    operations: Operations
     providers: Mapping[str, ProviderConfig]
     offers: list[str]
     """Models to choose from, `provider/model`."""
@@ -56,7 +59,8 @@ class State:
         ledger, access = Ledger(redis, keys), Access(settings, jobs, known_keys)
         providers = settings.providers()
         shared = (settings, redis, scripts, jobs, log, ledger, hub, streams, known_keys, access, prices)
-        return cls(*shared, providers, offered(providers, prices))
+        operations = Operations(Overview(scripts, keys))
+        return cls(*shared, operations, providers, offered(providers, prices))
 
 
 def exiting() -> bool:

@@ -52,6 +52,8 @@ class Terms(BaseModel):
     limits: Limits = Limits()
     models: tuple[ModelPattern, ...] = ()
     """Which models it may ask for; none is all."""
+    ops: bool = False
+    """Whether it opens the operators' view: what runs, whoever's it is, and its cancel."""
 
 
 class ApiKey(NamedTuple):

@@ -155,6 +155,10 @@ class Keys:
         """Set: those of a worker's jobs that somebody wants cancelled."""
         return f"{self.prefix}:cancels:{worker}"
 
+    def report(self, worker: str) -> str:
+        """String: what a worker says of itself, in JSON. Lives as long as that is news."""
+        return f"{self.prefix}:report:{worker}"
+
     def control(self, worker: str) -> str:
         """Channel: says at once what `cancels` says in the end."""
         return f"{self.prefix}:control:{worker}"

@@ -139,17 +139,18 @@ class Queue:
             blocking.drop()
             raise
 
-    async def register(self, worker: str, lease_s: float) -> Renewal:
+    async def register(self, worker: str, lease_s: float, report: bytes = b"") -> Renewal:
         """Take out a lease for a worker that holds nothing yet."""
-        return await self._renew(worker, lease_s, new=True)
+        return await self._renew(worker, lease_s, report, new=True)
 
-    async def renew(self, worker: str, lease_s: float) -> Renewal:
-        """Prolong the lease on all that the worker holds, and learn what to cancel."""
-        return await self._renew(worker, lease_s, new=False)
+    async def renew(self, worker: str, lease_s: float, report: bytes = b"") -> Renewal:
+        """Prolong the lease on all that the worker holds, tell of it, and learn what to cancel."""
+        return await self._renew(worker, lease_s, report, new=False)
 
-    async def _renew(self, worker: str, lease_s: float, *, new: bool) -> Renewal:
-        keys = [self._keys.leases, self._keys.cancels(worker)]
-        held, cancels, now_ms = await self._scripts.run("renew", keys, [worker, int(lease_s * 1000), int(new)])
+    async def _renew(self, worker: str, lease_s: float, report: bytes, *, new: bool) -> Renewal:
+        keys = [self._keys.leases, self._keys.cancels(worker), self._keys.report(worker)]
+        args = [worker, int(lease_s * 1000), int(new), report]
+        held, cancels, now_ms = await self._scripts.run("renew", keys, args)
         return Renewal(held == 1, [job_id.decode("utf-8", "replace") for job_id in cancels], now_ms)
 
     async def claim(
@@ -291,7 +292,7 @@ class Queue:
         # A token that this worker popped and did not use is given back; one too many costs an empty claim.
         await self._redis.call("LPUSH", self._keys.wake, 1)
         await self._redis.call("ZREM", self._keys.leases, worker)
-        await self._redis.call("DEL", self._keys.cancels(worker))
+        await self._redis.call("DEL", self._keys.cancels(worker), self._keys.report(worker))
 
     async def reap(self, max_attempts: int, retention_s: float, until_ms: int) -> Reaped:
         """Take the jobs of one worker whose lease has run out: requeue or end each.

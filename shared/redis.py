@@ -56,6 +56,7 @@ _PRELUDES: Final = {
     "open": ("_now", "_streams"),
     "hold": ("_now", "_streams"),
     "issue": ("_now",),
+    "overview": ("_now",),
     "revoke": ("_now",),
 }
 

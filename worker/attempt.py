@@ -257,6 +257,11 @@ class Attempt:
             self.run.over = True
 
     @property
+    def first_token_s(self) -> float | None:
+        """When the provider began to answer in this attempt, by the clock that measures."""
+        return self._first_token_s
+
+    @property
     def spoke(self) -> bool:
         """Say whether the provider has sent anything of the answer in this attempt."""
         return self._first_token_s is not None

@@ -39,7 +39,9 @@ class Lease:
         lease_s: float,
         on_cancel: Callable[[str], None],
         on_lost: Callable[[], None],
+        report: Callable[[], bytes],
     ) -> None:
+        """`report`: says what operators are to know of this worker."""
         self.worker = ""
         self._queue = queue
         self._subscriber = subscriber
@@ -47,6 +49,7 @@ class Lease:
         self._lease_s = lease_s
         self._on_cancel = on_cancel
         self._on_lost = on_lost
+        self._report = report
         self._renewed_s: float | None = None
         self._renewed_ms = 0
         self._steady_since_s = mono_s()
@@ -61,7 +64,7 @@ class Lease:
         listening = self._subscriber.subscribe(self._keys.control(worker), self)
         try:
             async with asyncio.timeout(self._lease_s):
-                renewal = await self._queue.register(worker, self._lease_s)
+                renewal = await self._queue.register(worker, self._lease_s, self._report())
         except BaseException:
             self._subscriber.unsubscribe(self._keys.control(worker))
             raise
@@ -112,7 +115,7 @@ class Lease:
                 self._renew_now.set()
 
     async def _renew(self) -> None:
-        renewal = await self._queue.renew(self.worker, self._lease_s)
+        renewal = await self._queue.renew(self.worker, self._lease_s, self._report())
         now_s = mono_s()
         if self._renewed_s is None or now_s - self._renewed_s > self._lease_s / 2 + LEAST_WAIT_S:
             self._steady_since_s = now_s

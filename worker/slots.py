@@ -30,6 +30,10 @@ class Slots:
         running = held - self._resting
         return max(0, min(self.most - running - self._returning, 2 * self.most - held))
 
+    @property
+    def resting(self) -> int:
+        return self._resting
+
     @contextmanager
     def rest(self) -> Iterator[None]:
         """Take no slot for a while."""

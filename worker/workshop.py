@@ -30,6 +30,7 @@ from worker.leases import Lease, Reaper
 from worker.orphans import Orphans
 from worker.providers.base import Provider
 from worker.providers.registry import Providers
+from worker.reporter import Reporter
 from worker.retries import LOOK_AGAIN_S, RUN_LOST, Step, listen_again, next_step, no_room, refusal
 from worker.slots import KEPT_S, Slots
 from worker.writer import Writer
@@ -91,16 +92,18 @@ class Workshop:
         self._presence = Presence(leading, self.keys)
         self._prices = Prices.read(settings.prices)
         self._subscriber = Subscriber(settings.redis_url)
+        self.attempts: dict[str, Attempt] = {}
+        self.slots = Slots(settings.max_jobs)
+        reporter = Reporter(self.slots, self.attempts)
         self.lease = Lease(
-            self.queue, self._subscriber, self.keys, settings.lease_s, on_cancel=self._cancel, on_lost=self._lose_all
-        )
+            self.queue, self._subscriber, self.keys, settings.lease_s,
+            on_cancel=self._cancel, on_lost=self._lose_all, report=reporter.report,
+        )  # fmt: skip
         self._reaper = Reaper(self.queue, self.lease, settings.max_attempts, settings.retention_s)
         self.compactor = Compactor(self._log)
         self.providers = Providers(settings)
         self._runs = OrphanedRuns(self._leading, leading, self.keys)
         self.orphans = Orphans(self._runs, self.providers, self._subscriber, self.keys)
-        self.slots = Slots(settings.max_jobs)
-        self.attempts: dict[str, Attempt] = {}
         self._busy = asyncio.Event()
         """There are attempts, or were a moment ago."""
         self._early_cancels: set[str] = set()

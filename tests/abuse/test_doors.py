@@ -21,6 +21,7 @@ from tests.stack import Stack, eventually
 
 PUBLIC, OWN, JOB = "tells nothing of anybody", "shows the caller's own", "is for one job"
 CHAT = "is for one of the caller's chats"
+OPS = "is for operators"
 
 DOORS: dict[tuple[str, str], str] = {
     ("GET", "/"): PUBLIC,
@@ -29,6 +30,8 @@ DOORS: dict[tuple[str, str], str] = {
     ("GET", "/readyz"): PUBLIC,
     ("GET", "/openapi.json"): PUBLIC,
     ("HEAD", "/openapi.json"): PUBLIC,
+    ("GET", "/v1/ops"): OPS,
+    ("POST", "/v1/ops/jobs/{job_id}/cancel"): OPS,
     ("POST", "/v1/jobs"): OWN,
     ("GET", "/v1/jobs"): OWN,
     ("GET", "/v1/usage"): OWN,
@@ -185,7 +188,7 @@ async def test_without_a_key_every_door_is_401_whatever_else_is_wrong(house: Hou
     await command(house.stack, "revoke", key_id(hash_key(key)))
     revoked = house.stack.client(key)
     live_key = house.alice.http.headers["authorization"].partition(" ")[2]
-    for method, path in doors(OWN) + doors(JOB) + doors(CHAT):
+    for method, path in doors(OWN) + doors(JOB) + doors(CHAT) + doors(OPS):
         for job_id in (house.ended, UNKNOWN):
             url = url_of(path, job_id)
             for request in wrong_keys(live_key, path):
@@ -238,6 +241,34 @@ async def test_a_foreign_chat_is_the_same_as_none_by_every_method(house: House) 
         await ask(house.bob, "POST", "/api/chat", json={**ASKED["/api/chat"], "id": "hers"})
         assert (await house.alice.job(hers))["status"] in ("queued", "running")
     assert (await house.alice.http.post("/api/chat/hers/stop")).json()["id"] == hers
+
+
+async def test_an_ordinary_key_is_told_that_the_operators_doors_are_none(house: House) -> None:
+    """CWE-862, CWE-269: not even for a job of her own; and an operator's key is no better elsewhere than any."""
+    operator = house.stack.client(await keys.new_key(house.stack, "olga", "--ops"))
+    nothing = await ask(house.alice, "GET", "/v1/nothing")
+    for method, path in doors(OPS):
+        for job_id in (house.live, house.ended, UNKNOWN, "x"):
+            assert same(await ask(house.alice, method, url_of(path, job_id)), nothing), (method, path)
+            ticket = (await house.alice.job(house.live))["events_url"].partition("=")[2]
+            refused = await ask(house.nobody, method, url_of(path, job_id), params={"ticket": ticket})
+            assert (refused.status_code, is_told(refused)) == (401, True)
+    await house.untouched()
+    for method, path in doors(JOB):
+        assert (await ask(operator, method, url_of(path, house.live))).status_code == 404
+    unknown = await ask(operator, "POST", f"/v1/ops/jobs/{UNKNOWN}/cancel")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "job_not_found")
+
+
+async def test_an_operator_is_shown_no_words(house: House) -> None:
+    """CWE-200: who, what and how long; no prompt, text or metadata, and no key."""
+    operator = house.stack.client(await keys.new_key(house.stack, "olga", "--ops"))
+    shown = (await operator.http.get("/v1/ops")).text
+    assert house.live in shown
+    assert "alice-owner" in shown
+    her_key = house.alice.http.headers["authorization"].partition(" ")[2]
+    for words in (CANARY, body()["messages"][0]["content"], key_id(hash_key(her_key))):
+        assert words not in shown
 
 
 async def test_a_ticket_opens_no_other_job_by_any_method(house: House) -> None:

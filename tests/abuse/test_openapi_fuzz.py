@@ -101,7 +101,7 @@ async def house(bare: Stack) -> House:
     bare.configure(auth="required", secret=keys.SECRET, docs="on", **many)
     await bare.worker()
     await bare.api()
-    key = await keys.new_key(bare, "alice")
+    key = await keys.new_key(bare, "alice", "--ops")
     alice, bob = bare.client(key), bare.client(await keys.new_key(bare, "bob"))
     bare.provider.script("silent", Text("a"), Silence())
     ended, live, foreign = await alice.submit(), await alice.submit("silent"), await bob.submit()

@@ -1,0 +1,28 @@
+"""The operators' view of this process: one look into Redis a second, however many screens show it."""
+
+import asyncio
+from typing import Any, Final
+
+from api.deadline import deadline
+from shared.clock import mono_s
+from shared.overview import Overview
+
+KEPT_S: Final = 1.0
+"""How long a look is shown to others who ask."""
+
+
+class Operations:
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
+        self._one_at_a_time = asyncio.Lock()
+        self._view: dict[str, Any] = {}
+        self._looked_s = -KEPT_S
+
+    async def view(self) -> dict[str, Any]:
+        """Return what goes on, at most a second old."""
+        async with self._one_at_a_time:
+            if mono_s() - self._looked_s >= KEPT_S:
+                async with deadline():
+                    self._view = {"object": "ops", **await self._overview.look()}
+                self._looked_s = mono_s()
+            return self._view
