@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from shared.errors import BadCursor
+from shared.errors import BadCursor, Damaged
 
 QUEUED: Final = "queued"
 STARTED: Final = "started"
@@ -162,6 +162,12 @@ def _joined(run: list[Entry]) -> Entry:
     return Entry(run[-1].id, run[-1].event, _TEXT_HEAD + inner + _TEXT_TAIL, tail=run[-1].data)
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 class Answer:
     """What a job's events add up to: the state that a reader of all of them has."""
 
@@ -210,14 +216,24 @@ class Answer:
         return answer
 
     def add(self, entry: Entry) -> None:
-        """Apply one event. A restart drops what earlier attempts sent; a snapshot replaces everything."""
+        """Apply one event. A restart drops what earlier attempts sent; a snapshot replaces everything.
+
+        Raises Damaged for what nobody of ours has written.
+        """
+        try:
+            self._apply(entry)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise Damaged("a log holds what is no event") from error
+
+    def _apply(self, entry: Entry) -> None:
         if entry.event == TOKEN:
             data = load(entry.data)
-            self._said["text"].append(data["text"])
+            text = _text(data["text"])
+            self._said["text"].append(text)
             if data.get("refusal"):
-                self._said["refusal"].append(data["text"])
+                self._said["refusal"].append(text)
         elif entry.event == REASONING:
-            self._said["reasoning"].append(load(entry.data)["text"])
+            self._said["reasoning"].append(_text(load(entry.data)["text"]))
         elif entry.event == TOOL_CALL:
             self._add_tool_call(load(entry.data))
         elif entry.event == STARTED:
@@ -228,7 +244,7 @@ class Answer:
         elif entry.event == SNAPSHOT:
             state = load(entry.data)
             self.attempt = state["attempt"]
-            said = state["text"], state.get("refusal", ""), state["reasoning"]
+            said = _text(state["text"]), _text(state.get("refusal", "")), _text(state["reasoning"])
             self._said = dict(zip(self._said, ([text] for text in said), strict=True))
             self._calls = {call["index"]: call for call in state["tool_calls"]}
             self._arguments = {}
@@ -237,7 +253,7 @@ class Answer:
         index = piece["index"]
         if index not in self._calls:
             self._calls[index] = {"index": index, "id": piece.get("id"), "name": piece.get("name"), "arguments": ""}
-        self._arguments.setdefault(index, []).append(piece.get("arguments", ""))
+        self._arguments.setdefault(index, []).append(_text(piece.get("arguments", "")))
 
     def snapshot(self, id: EventId) -> Entry:
         """Return the event that brings a reader with an unknown cursor to this state."""
