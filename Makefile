@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COMMAND := $(BIN)/rejoin
 # What tests run that comes from npm: a mock of both APIs that nobody here wrote, and the AI SDK.
 NPM := tests/aimock tests/faces/ai_sdk
 NPM_INSTALLED := $(NPM:%=%/node_modules/.package-lock.json)
@@ -21,7 +22,7 @@ ARGS ?=
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
-install: $(STAMP) ## Set up .venv from requirements.txt
+install: $(STAMP) $(COMMAND) ## Set up .venv from requirements.txt
 
 # The stamp is newer than the lock only after a whole install, so a broken one is repeated and a second one is free.
 $(STAMP): requirements.txt
@@ -33,6 +34,12 @@ $(STAMP): requirements.txt
 	fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
+
+# `import rejoin` by .venv/bin/python, and .venv/bin/rejoin, from any folder; -P keeps that folder's own modules out of it.
+$(COMMAND): $(STAMP)
+	@echo ../../../.. > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rejoin-checkout.pth"
+	@printf '#!/bin/sh\nexec "%s" -P -m rejoin "$$@"\n' "$(realpath $(BIN))/python" > $@
+	@chmod +x $@
 
 run: install ## Run everything on http://127.0.0.1:8000 (Valkey, API, worker)
 	@exec $(BIN)/python deploy/run.py $(ARGS)

@@ -1,4 +1,4 @@
-"""`python -m api.keys`: make, list and revoke API keys. All API processes know of a revocation at once.
+"""`python -m api.keys`, or `rejoin keys`: make, list and revoke API keys; all processes know of a revocation at once.
 
 python -m api.keys create --owner alice --expires 90d --models 'openai/gpt-4o-mini,anthropic/*'
 python -m api.keys list --owner alice
@@ -21,6 +21,7 @@ from shared.keys import Keys
 from shared.redis import REDIS_FAULTS, Scripts, connect
 from shared.settings import Settings, key_id, load_settings
 
+PROG: Final = "python -m api.keys"
 TIMEOUT_S: Final = 5.0
 
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,5})([mhd])")
@@ -91,8 +92,8 @@ async def revoke(keyring: Keyring, asked: argparse.Namespace, settings: Settings
     print(f"{asked.id} is revoked")
 
 
-def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(prog="python -m api.keys", description="Make, list and revoke API keys.")
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(prog=prog, description="Make, list and revoke API keys.")
     commands = whole.add_subparsers(dest="command", required=True)
     new = commands.add_parser("create", help="make a key and show it, once")
     new.add_argument("--owner", required=True)
@@ -130,8 +131,8 @@ async def run(asked: argparse.Namespace, settings: Settings) -> None:
         await redis.close()
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    asked = parser().parse_args(args)
+def main(args: Sequence[str] | None = None, prog: str = PROG) -> None:
+    asked = parser(prog).parse_args(args)
     try:
         asyncio.run(run(asked, load_settings("command")))
     except Refused as why:

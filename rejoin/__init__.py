@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         JobLive,
         JobNotFound,
         LimitReached,
+        Misuse,
         ModelNotAllowed,
         NotFound,
         Problem,
@@ -65,8 +66,8 @@ _HOMES = {
     "client_async": ("AsyncClient", "AsyncStream"),
     "errors": (
         *("BudgetSpent", "ClientError", "IdempotencyMismatch", "InvalidRequest", "InvalidSchema", "JobCancelled"),
-        *("JobFailed", "JobLive", "JobNotFound", "LimitReached", "ModelNotAllowed", "NotFound", "Problem", "QueueFull"),
-        *("RateLimited", "TooManyJobs", "TooManyStreams", "Unauthorized", "Unavailable", "Unexpected"),
+        *("JobFailed", "JobLive", "JobNotFound", "LimitReached", "Misuse", "ModelNotAllowed", "NotFound", "Problem"),
+        *("QueueFull", "RateLimited", "TooManyJobs", "TooManyStreams", "Unauthorized", "Unavailable", "Unexpected"),
         *("UnknownProvider", "Unreachable", "UnsupportedParameter"),
     ),
     "events": (
@@ -100,6 +101,7 @@ __all__ = [
     "JobLive",
     "JobNotFound",
     "LimitReached",
+    "Misuse",
     "ModelNotAllowed",
     "NotFound",
     "Patience",

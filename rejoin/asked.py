@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from rejoin.errors import Misuse
+
 Messages = str | Sequence[Mapping[str, Any]]
 """A question, or a conversation: `[{"role": "user", "content": "…"}, …]`."""
 
@@ -32,10 +34,10 @@ class Asked(TypedDict, total=False):
 def body(messages: Messages, model: str | None, provider: str | None, asked: Asked) -> dict[str, Any]:
     """Return the JSON of a POST. `model` is `provider/model`, unless the provider is named apart."""
     if model is None:
-        raise ValueError("no model: name one, provider/model, here or when the client is made")
+        raise Misuse("no model: name one, provider/model, here or when the client is made")
     if provider is None:
         provider, slash, model = model.partition("/")
         if not slash:
-            raise ValueError(f"{provider!r} is no provider/model")
+            raise Misuse(f"{provider!r} is no provider/model")
     told = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
     return {"provider": provider, "model": model, "messages": told, **asked}

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import httpx2
 
-from rejoin.errors import Problem, Unexpected, problem_of
+from rejoin.errors import Misuse, Problem, Unexpected, problem_of
 from rejoin.records import Job, UsageTable
 
 T = TypeVar("T")
@@ -54,9 +54,9 @@ def new_key() -> str:
 
 
 def path_of(job_id: str) -> str:
-    """Return a job's path; ValueError for what can be no id and might lead elsewhere."""
+    """Return a job's path; Misuse for what can be no id and might lead elsewhere."""
     if not _ID.fullmatch(job_id):
-        raise ValueError("not the id of a job")
+        raise Misuse("not the id of a job")
     return f"/v1/jobs/{job_id}"
 
 
@@ -93,6 +93,10 @@ def usage(since: str | None, to: str | None, group_by: str) -> Call[UsageTable]:
     given = {"from": since, "to": to, "group_by": group_by}
     params = {name: value for name, value in given.items() if value is not None}
     return Call("GET", "/v1/usage", lambda response: UsageTable.of(response.json()), params)
+
+
+def alive() -> Call[None]:
+    return Call("GET", "/livez", lambda _: None)
 
 
 def models() -> Call[list[str]]:

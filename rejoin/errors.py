@@ -28,6 +28,10 @@ class Unexpected(ClientError):
     """What answered does not speak as Rejoin does."""
 
 
+class Misuse(ClientError, ValueError):
+    """What was given to the client cannot be sent."""
+
+
 class Problem(ClientError):
     """The server refused (RFC 9457). `code` is stable; `str()` is the server's own sentence."""
 

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import httpx2
 
+from rejoin.errors import Misuse
+
 URL: Final = "http://127.0.0.1:8000"
 URL_NAME: Final = "REJOIN_URL"
 KEY_NAME: Final = "REJOIN_API_KEY"
@@ -29,9 +31,9 @@ def urls_of(url: str | Sequence[str] | None) -> list[str]:
         except httpx2.InvalidURL:
             fits = False
         if not fits:
-            raise ValueError(f"not the address of a server: expected http://host or https://host ({URL_NAME})")
+            raise Misuse(f"not the address of a server: expected http://host or https://host ({URL_NAME})")
     if not urls:
-        raise ValueError("no address of a server")
+        raise Misuse("no address of a server")
     return [one.rstrip("/") for one in urls]
 
 
@@ -40,7 +42,7 @@ def headers_of(key: str | None) -> dict[str, str]:
     if key is None:
         return {}
     if not key.isascii() or not key.isprintable() or key != key.strip():
-        raise ValueError(f"the key is not one line of ASCII ({KEY_NAME})")  # and is not shown
+        raise Misuse(f"the key is not one line of ASCII ({KEY_NAME})")  # and is not shown
     return {"Authorization": f"Bearer {key}"}
 
 

@@ -12,8 +12,9 @@ class Cutter:
 
     def __init__(self, target: str, cuts: Iterable[int] = ()) -> None:
         self.connections = 0
-        self._target_port = int(target.rpartition(":")[2])
+        self.target = target
         self._cuts = iter(cuts)
+        self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -26,10 +27,17 @@ class Cutter:
         for task in self._tasks:
             task.cancel()
 
+    def turn(self, target: str) -> None:
+        """Cut what is open, and forward to another one from now on: as a process that was started again."""
+        self.target = target
+        for writer in self._open:
+            writer.transport.abort()
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._open.add(writer)
         left = next(self._cuts, None)
-        there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
+        there, back = await asyncio.open_connection("127.0.0.1", int(self.target.rpartition(":")[2]))
         up = asyncio.create_task(self._pump(reader, back))
         self._tasks.add(up)
         try:
@@ -45,6 +53,7 @@ class Cutter:
             pass
         finally:
             up.cancel()
+            self._open.discard(writer)
             for end in (writer, back):
                 # What was written leaves before the end: the cut is where it was to be.
                 end.close()

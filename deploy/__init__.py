@@ -1,0 +1,1 @@
+"""What an operator runs: everything on one machine, and a look at what runs."""

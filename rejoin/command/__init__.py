@@ -1,0 +1,1 @@
+"""`rejoin` on the command line."""
