@@ -45,7 +45,7 @@ run: install ## Run everything on http://127.0.0.1:8000 (Valkey, API, worker)
 	@exec $(BIN)/python deploy/run.py $(ARGS)
 
 test: install $(NPM_INSTALLED) ## Run every test against a real Valkey
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m tests $(ARGS)
 
 # npm writes this file last, so a broken installation is repeated; without npm the tests that need it are skipped, and say so.
 %/node_modules/.package-lock.json: %/package-lock.json

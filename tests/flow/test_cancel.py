@@ -38,6 +38,7 @@ async def test_cancel_before_the_first_token_closes_the_providers_connection(sta
     assert await call.closed()
 
 
+@pytest.mark.alone
 async def test_cancel_takes_less_than_a_tenth_of_a_second(stack: Stack, client: Client) -> None:
     """Contract §6: cancel to the provider's connection closed, p99 ≤ 100 ms."""
     stack.provider.script("m", Text("x"), Silence())

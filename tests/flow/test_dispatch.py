@@ -5,11 +5,14 @@ import statistics
 import time
 from typing import Any
 
+import pytest
+
 from tests.client import Client, body
 from tests.provider import Silence, Text, Wait
 from tests.stack import Stack, eventually
 
 
+@pytest.mark.alone
 async def test_an_idle_worker_calls_the_provider_within_milliseconds(stack: Stack, client: Client) -> None:
     """Contract §6: idle system, POST to the provider called, p50 ≤ 5 ms (all in one process here: bounded at 10)."""
     await client.all_events(await client.submit())

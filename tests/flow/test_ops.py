@@ -227,6 +227,7 @@ async def crowd(stack: Stack, jobs: int, owner: str, model: str) -> None:
         await pipe.execute()
 
 
+@pytest.mark.alone
 async def test_a_thousand_running_jobs_are_a_small_answer_soon(bare: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     freshly(monkeypatch)
     await bare.api()

@@ -407,6 +407,7 @@ async def test_a_run_that_the_provider_ended_by_itself_is_begun_again(stack: Sta
 # Ended in time.
 
 
+@pytest.mark.alone
 async def test_a_cancel_ends_the_run_at_the_provider(stack: Stack, client: Client) -> None:
     """Contract §6: cancel to the provider's end, p99 ≤ 100 ms."""
     stack.provider.script("m", Text("x"), Silence())

@@ -662,7 +662,7 @@ async def left_at_once(provider: ScriptedProvider, stream: Any) -> None:
     assert provider.active == 1
     left_at = time.monotonic()
     await stream.close()
-    assert await call.closed() - left_at < 0.05  # on loopback it takes 0.2 ms; the rest is for a busy machine
+    assert await call.closed() - left_at < 0.25  # on loopback it takes 0.2 ms; the rest is for a busy machine
     assert (call.closed_by_client, call.finished, call.sent_text) == (True, False, "Hel")
     assert provider.active == 0
 

@@ -85,6 +85,7 @@ async def test_the_first_token_goes_out_at_once_and_the_next_ones_together(write
     ]  # fmt: skip
 
 
+@pytest.mark.alone
 async def test_another_attempts_first_token_does_not_wait_for_the_tick(writer: Writer, log: Recorder) -> None:
     one, other = writer.open("a", "w", 1, 2, lambda: None), writer.open("b", "w", 1, 2, lambda: None)
     one.text("x")
