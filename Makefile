@@ -9,8 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 COMMAND := $(BIN)/rejoin
-# What tests run that comes from npm: a mock of both APIs that nobody here wrote, and the AI SDK.
-NPM := tests/aimock tests/faces/ai_sdk
+# What tests run that comes from npm: a mock of both APIs that nobody here wrote, the AI SDK, and axe.
+NPM := tests/aimock tests/faces/ai_sdk tests/page
 NPM_INSTALLED := $(NPM:%=%/node_modules/.package-lock.json)
 
 # Extra arguments for run and test: make test ARGS="-k relay -x"

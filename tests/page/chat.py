@@ -36,6 +36,7 @@ class Chat:
         self.again = page.get_by_role("button", name="Try again")
         self.new = page.get_by_role("button", name="New chat")
         self.model = page.get_by_role("combobox", name="Model", exact=True)
+        self.list = page.get_by_role("navigation", name="Chats")
         self.answers = self.log.get_by_role("article", name="Answer from")
 
     @property
@@ -45,6 +46,9 @@ class Chat:
 
     async def open(self) -> None:
         await self.page.goto(self.url)
+
+    async def open_chat(self, title: str) -> None:
+        await self.list.get_by_role("link", name=title, exact=True).click()
 
     async def say(self, text: str, target: str = TARGET) -> None:
         await self.model.select_option(target)
