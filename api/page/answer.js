@@ -60,7 +60,10 @@ export function isLive(/** @type {Answer} */ answer) {
 }
 
 /** Apply one event of the job's log: what it changes, and the cursor with it. */
-export function apply(/** @type {Answer} */ answer, /** @type {import('./rejoin.js').Event} */ { id, event: name, data }) {
+export function apply(
+  /** @type {Answer} */ answer,
+  /** @type {import('./rejoin.js').Event} */ { id, event: name, data },
+) {
   answer.cursor = id;
   switch (name) {
     case 'queued':
@@ -137,7 +140,8 @@ export function applyFigures(/** @type {Answer} */ answer, /** @type {Job} */ jo
   answer.durationMs ??= between(job.created_at, job.finished_at);
   const writingMs = job.first_token_at && between(job.first_token_at, job.finished_at);
   // The usage is that of all attempts, the time that of the last one.
-  if (job.usage && writingMs && writingMs >= 100 && job.attempts === 1) answer.tokensPerS = (1000 * job.usage.output_tokens) / writingMs;
+  if (job.usage && writingMs && writingMs >= 100 && job.attempts === 1)
+    answer.tokensPerS = (1000 * job.usage.output_tokens) / writingMs;
 }
 
 /** End an answer for a reason that no event told. */

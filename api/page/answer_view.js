@@ -90,7 +90,10 @@ export class AnswerView {
       case 'sending':
         return 'Sending…';
       case 'queued':
-        return (answer.position > 1 ? `Queued, position ${answer.position}` : 'Queued, next in line') + (WAITS[answer.reason] ?? '');
+        return (
+          (answer.position > 1 ? `Queued, position ${answer.position}` : 'Queued, next in line') +
+          (WAITS[answer.reason] ?? '')
+        );
       case 'running':
         if (answer.text === '' && answer.reasoning === '') return 'Waiting for the first token…';
         return this.chat.rejoined === answer.id ? 'Rejoined, answering…' : 'Answering…';

@@ -105,7 +105,8 @@ function refresh() {
   if (!stoppable && document.activeElement === stopButton) focusPrompt();
   stopButton.disabled = !stoppable;
   for (const [id, view] of views) {
-    const retryable = id === last?.id && (last.status === 'lost' || (last.status === 'failed' && !!last.error?.retryable));
+    const retryable =
+      id === last?.id && (last.status === 'lost' || (last.status === 'failed' && !!last.error?.retryable));
     if (view.retryable === retryable) continue;
     view.retryable = retryable;
     log.change(view);
@@ -248,7 +249,8 @@ async function fillModels() {
 
 /** Ask for a key; one that the server has just refused is none. */
 function keyWanted(/** @type {Refused} */ refused) {
-  keyWords.textContent = rejoin.key === null ? 'This server wants an API key.' : 'The server does not take this key (any more).';
+  keyWords.textContent =
+    rejoin.key === null ? 'This server wants an API key.' : 'The server does not take this key (any more).';
   useKey(null);
   keyForm.hidden = false;
   announce(refused.message);
@@ -290,7 +292,8 @@ prompt.addEventListener('keydown', (event) => {
   send();
 });
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && !event.isComposing && !event.defaultPrevented && !panel.matches(':popover-open')) stop();
+  if (event.key === 'Escape' && !event.isComposing && !event.defaultPrevented && !panel.matches(':popover-open'))
+    stop();
 });
 stopButton.addEventListener('click', stop);
 find('new-chat').addEventListener('click', newChat);
@@ -320,7 +323,8 @@ for (const event of ['resume', 'visibilitychange']) document.addEventListener(ev
 function wake() {
   for (const chat of chats.values()) {
     if (!chat.live) continue;
-    if (document.hidden) chat.save(); // a phone may end a hidden page without a word
+    if (document.hidden)
+      chat.save(); // a phone may end a hidden page without a word
     else chat.wake();
   }
 }

@@ -13,7 +13,8 @@ export class ChatList {
   show(/** @type {Entry[]} */ entries, /** @type {string} */ open) {
     const focused = document.activeElement instanceof HTMLAnchorElement ? document.activeElement.hash : '';
     this.root.replaceChildren(...entries.map((entry) => this.row(entry, entry.id === open)));
-    if (focused) [...this.root.querySelectorAll('a')].find((link) => link.hash === focused)?.focus({ preventScroll: true });
+    if (focused)
+      [...this.root.querySelectorAll('a')].find((link) => link.hash === focused)?.focus({ preventScroll: true });
   }
 
   row(/** @type {Entry} */ entry, /** @type {boolean} */ isOpen) {
@@ -29,7 +30,11 @@ export class ChatList {
 }
 
 /** Let the title of a chat be changed where it stands; call back with the new one, or not at all. */
-export function editTitle(/** @type {HTMLElement} */ title, /** @type {string} */ before, /** @type {(title: string) => void} */ renamed) {
+export function editTitle(
+  /** @type {HTMLElement} */ title,
+  /** @type {string} */ before,
+  /** @type {(title: string) => void} */ renamed,
+) {
   const field = document.createElement('input');
   field.value = before;
   field.ariaLabel = 'Title of this chat';

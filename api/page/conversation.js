@@ -101,7 +101,12 @@ export class Conversation {
     const dropped = current?.role !== 'assistant';
     if (posted instanceof Error) {
       if (dropped || this.leaving) return;
-      giveUp(current, 'failed', posted instanceof Refused ? posted.message : 'The server cannot be reached.', isPassing(posted));
+      giveUp(
+        current,
+        'failed',
+        posted instanceof Refused ? posted.message : 'The server cannot be reached.',
+        isPassing(posted),
+      );
       if (posted instanceof Refused && posted.code === 'unauthorized') this.listener.keyWanted(posted);
       return this.settle(current);
     }
@@ -145,7 +150,8 @@ export class Conversation {
       if (isLive(answer)) applyJob(answer, await this.rejoin.job(job)); // there was nothing behind the cursor
     } catch (error) {
       if (signal.aborted) return;
-      if (!(error instanceof Refused) || error.passing) return void setTimeout(() => signal.aborted || this.read(answer, job), backoffMs(2, error));
+      if (!(error instanceof Refused) || error.passing)
+        return void setTimeout(() => signal.aborted || this.read(answer, job), backoffMs(2, error));
       if (error.code === 'unauthorized') return this.listener.keyWanted(error);
       const why = error.status === 404 ? 'The server does not keep this answer any more.' : error.message;
       giveUp(answer, 'lost', answer.text === '' ? why : `${why} This is what had arrived.`);

@@ -23,7 +23,11 @@ export function show(/** @type {HTMLElement} */ target, /** @type {string} */ te
 }
 
 /** Have `child` in the document or not; in a log, hidden words would still be words. */
-export function attach(/** @type {HTMLElement} */ child, /** @type {boolean} */ wanted, /** @type {() => void} */ insert) {
+export function attach(
+  /** @type {HTMLElement} */ child,
+  /** @type {boolean} */ wanted,
+  /** @type {() => void} */ insert,
+) {
   if (!wanted) child.remove();
   else if (child.parentNode === null) insert();
 }

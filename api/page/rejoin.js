@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Rejoin, in a browser or in Node: submit a job, read its events to the last one over any number of connections, cancel it.
+ * Rejoin, in browsers and in Node: submit a job, read its events to the last one over any number of cuts, cancel it.
  *
  *   const rejoin = new Rejoin({ key });
  *   const job = await rejoin.submit({ provider: 'demo', model: 'tour', messages: [{ role: 'user', content: 'Hi' }] });
@@ -81,9 +81,8 @@ export class Rejoin {
     const cutAfter = (/** @type {number} */ ms) => (clearTimeout(timer), (timer = setTimeout(() => line.cut(), ms)));
     const hear = () => cutAfter(((line.heardMs = Date.now()), this.silentMs));
     signal?.addEventListener('abort', () => line.cut());
-    for (let tries = 0, firstMs = 500; !signal?.aborted; tries++) {
+    for (let tries = 0, firstMs = 500, failure; !signal?.aborted; tries++) {
       const connection = new AbortController();
-      let failure;
       try {
         line.cut = () => connection.abort();
         hear();
@@ -95,13 +94,13 @@ export class Rejoin {
         for await (const { id, event, data, retry } of frames(response, hear)) {
           if (retry) firstMs = Number(retry);
           if (!event) continue;
-          [after, tries] = [id, 0];
+          [after, tries, failure] = [id, 0, null];
           yield { id, event, data: JSON.parse(data) };
           if (LAST_EVENTS.includes(event)) return;
         }
       } catch (error) {
         failure = error;
-        if (error instanceof Refused && error.status === 401 && renew && tries < 3) job = await renew().catch(() => job);
+        if (error instanceof Refused && error.status === 401 && !this.key && renew && tries < 3) job = await renew().catch(() => job);
         else if (error instanceof Refused && !error.passing) throw error;
       } finally {
         clearTimeout(timer);
@@ -137,8 +136,7 @@ function pathOf(/** @type {string | Job} */ job) {
 /** Yield an SSE stream's frames, each as its fields. @param {Response} response @param {() => void} hear */
 async function* frames(response, hear) {
   const reader = /** @type {ReadableStream} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
-  let rest = '';
-  let /** @type {Record<string, string>} */ frame = {};
+  let [rest, frame] = ['', /** @type {Record<string, string>} */ ({})];
   for (let chunk; !(chunk = await reader.read()).done; hear()) {
     const lines = (rest + chunk.value).split('\n');
     rest = lines.pop() ?? '';

@@ -76,7 +76,11 @@ export function saveTurns(id, turns, used = false) {
 function enlist(/** @type {string} */ id, /** @type {Turn[]} */ turns) {
   const entries = listChats();
   const before = entries.find((entry) => entry.id === id);
-  const question = turns.find((turn) => turn.role === 'user')?.text.trim().replace(/\s+/g, ' ') ?? '';
+  const question =
+    turns
+      .find((turn) => turn.role === 'user')
+      ?.text.trim()
+      .replace(/\s+/g, ' ') ?? '';
   const title = before?.named ? before.title : shortened(question) || 'Chat';
   const fresh = { id, title, named: before?.named ?? false, usedMs: Date.now() };
   const all = [fresh, ...entries.filter((entry) => entry.id !== id)];
@@ -89,11 +93,17 @@ export function renameChat(/** @type {string} */ id, /** @type {string} */ title
   const named = title.trim() !== '';
   const first = loadTurns(id).find((turn) => turn.role === 'user')?.text ?? '';
   const given = shortened((named ? title : first).trim().replace(/\s+/g, ' ')) || 'Chat';
-  write(LIST, listChats().map((entry) => (entry.id === id ? { ...entry, title: given, named } : entry)));
+  write(
+    LIST,
+    listChats().map((entry) => (entry.id === id ? { ...entry, title: given, named } : entry)),
+  );
 }
 
 export function deleteChat(/** @type {string} */ id) {
-  write(LIST, listChats().filter((entry) => entry.id !== id));
+  write(
+    LIST,
+    listChats().filter((entry) => entry.id !== id),
+  );
   remove(CHAT + id);
 }
 

@@ -82,7 +82,7 @@ async def test_what_is_finished_does_not_move_while_the_rest_is_written(stack: S
         }"""
     )
     await chat.say("Hi")
-    await chat.shows("In three steps")
+    await chat.shows("Not even this quote")
     await chat.log.evaluate("log => { log.scrollTop = 40; window.reading = log.scrollTop }")
     await chat.shows("Completed")
     assert await chat.page.evaluate("() => window.moved") == []

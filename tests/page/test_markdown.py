@@ -82,8 +82,9 @@ async def test_finished_blocks_are_left_alone(chat: Chat) -> None:
             for (let end = 1; end <= text.length; end++) {
                 whole(view, text.slice(0, end), true);
                 await null;
-                for (const { target } of changed) {
-                    if ([...finished].some((block) => block.contains(target))) wrong.push(text.slice(end - 20, end));
+                for (const { target, removedNodes } of changed) {
+                    const touched = [...finished].some((block) => block.contains(target));
+                    if (touched || [...removedNodes].some((node) => finished.has(node))) wrong.push(text.slice(0, end));
                 }
                 changed = [];
                 for (const block of [...box.children].slice(0, -2)) finished.add(block);

@@ -81,7 +81,8 @@ function textView(/** @type {Block} */ block) {
 
 /** @returns {View} */
 function columnView(/** @type {Block} */ block) {
-  const tag = block.type === 'quote' ? 'blockquote' : block.type === 'item' ? 'li' : /[.)]/.test(block.marker) ? 'ol' : 'ul';
+  const tag =
+    block.type === 'quote' ? 'blockquote' : block.type === 'item' ? 'li' : /[.)]/.test(block.marker) ? 'ol' : 'ul';
   const made = element(tag, '');
   if (made instanceof HTMLOListElement && block.number !== 1) made.start = block.number;
   const column = new Column(made);
@@ -110,7 +111,12 @@ function codeView(/** @type {Block} */ block) {
   let text = '';
   const language = element('span', 'language');
   language.textContent = block.language;
-  const bar = element('div', 'bar', language, copyButton('Copy code', () => text));
+  const bar = element(
+    'div',
+    'bar',
+    language,
+    copyButton('Copy code', () => text),
+  );
   const sync = (/** @type {Block} */ fresh) => {
     grow(code, text, fresh.text);
     text = fresh.text;
@@ -132,7 +138,9 @@ function tableView(/** @type {Block} */ block) {
     for (let at = settled; at < fresh.length; at++) {
       const views = (rows[at] ??= newRow(at ? body : head, at ? 'td' : 'th', align));
       const ends = at >= done && at === fresh.length - 1 ? end : 'whole';
-      views.forEach((view, column) => view.show(fresh[at][column] ?? '', column === fresh[at].length - 1 ? ends : 'whole'));
+      views.forEach((view, column) =>
+        view.show(fresh[at][column] ?? '', column === fresh[at].length - 1 ? ends : 'whole'),
+      );
     }
     for (; rows.length > fresh.length; rows.pop()) body.lastChild?.remove();
     settled = Math.max(settled, done);
@@ -154,7 +162,7 @@ export function grow(/** @type {Element} */ target, /** @type {string} */ before
     target.replaceChildren();
     return grow(target, '', text);
   }
-  for (let at = before.length; at < text.length; ) {
+  for (let at = before.length; at < text.length;) {
     let piece = target.lastElementChild;
     const length = Number(piece?.getAttribute('data-length'));
     if (!piece || (length >= PIECE && text[at - 1] === '\n')) target.append((piece = element('span', 'piece')));

@@ -30,11 +30,22 @@ const HEADING = /^ {0,3}(#{1,6})(?=[ \t]|$)/;
 const COLUMNS = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 
 /** The end of a line that may yet become something else than text: a marker, or the beginning of one. */
-const UNDECIDED = /^(?:[ \t>]|[-*+] |\d{1,9}[.)] )*(?:#{1,6}|`+|~+|(?:```|~~~)[^`]*|[-*_+ \t]*|\d{1,9}[.)]?|\|[-:| \t]*|:?-[-:| \t]*)$/;
+const UNDECIDED =
+  /^(?:[ \t>]|[-*+] |\d{1,9}[.)] )*(?:#{1,6}|`+|~+|(?:```|~~~)[^`]*|[-*_+ \t]*|\d{1,9}[.)]?|\|[-:| \t]*|:?-[-:| \t]*)$/;
 
 /** @param {Block['type']} type @param {Partial<Block>} [more] @returns {Block} */
 function block(type, more = {}) {
-  const none = { children: [], settled: 0, text: '', rows: [], align: [], marker: '', number: 0, task: null, language: '' };
+  const none = {
+    children: [],
+    settled: 0,
+    text: '',
+    rows: [],
+    align: [],
+    marker: '',
+    number: 0,
+    task: null,
+    language: '',
+  };
   return { type, ...none, ...more };
 }
 
@@ -59,7 +70,13 @@ export class Blocks {
     const saved = this.spine.map((node, at) => {
       if (node.type === 'table') node.settled = node.rows.length;
       else if (node.children.length) node.settled = node.children.length - (at + 1 < this.spine.length ? 1 : 0);
-      return { node, length: node.children.length, last: node.children.at(-1), text: node.text, rows: node.rows.length };
+      return {
+        node,
+        length: node.children.length,
+        last: node.children.at(-1),
+        text: node.text,
+        rows: node.rows.length,
+      };
     });
     return () => {
       this.spine = saved.map(({ node, length, last, text, rows }) => {
@@ -108,7 +125,9 @@ export class Blocks {
         const [all, indent, marker, , space] = item;
         this.openList(item);
         rest = rest.slice(all.length);
-        const node = block('item', { number: space.length > 4 || rest === '' ? indent.length + marker.length + 1 : all.length });
+        const node = block('item', {
+          number: space.length > 4 || rest === '' ? indent.length + marker.length + 1 : all.length,
+        });
         if (space.length > 4) rest = ' '.repeat(space.length - 1) + rest;
         const task = TASK.exec(rest);
         if (task) {
@@ -149,7 +168,13 @@ export class Blocks {
     } else if (heading) {
       this.close();
       this.top.children.push(block('heading', { number: heading[1].length, text: headingText(rest) }));
-    } else if (top.type === 'paragraph' && rest.includes('-') && rest.length < 4000 && COLUMNS.test(rest) && this.openTable(top, rest)) {
+    } else if (
+      top.type === 'paragraph' &&
+      rest.includes('-') &&
+      rest.length < 4000 &&
+      COLUMNS.test(rest) &&
+      this.openTable(top, rest)
+    ) {
       return;
     } else if (isRule(rest)) {
       this.close();
@@ -162,9 +187,11 @@ export class Blocks {
 
   addCode(/** @type {Block} */ code, /** @type {string} */ rest) {
     const bare = rest.trim();
-    const closing = bare.length >= code.marker.length && bare.startsWith(code.marker) && bare === code.marker[0].repeat(bare.length);
+    const closing =
+      bare.length >= code.marker.length && bare.startsWith(code.marker) && bare === code.marker[0].repeat(bare.length);
     if (closing) this.close();
-    else code.text += `${code.number && indentOf(rest) ? dedented(rest, Math.min(code.number, indentOf(rest))) : rest}\n`;
+    else
+      code.text += `${code.number && indentOf(rest) ? dedented(rest, Math.min(code.number, indentOf(rest))) : rest}\n`;
   }
 
   /** Make a table of a paragraph's last line, if it has as many cells as the line below it says. */
@@ -172,7 +199,8 @@ export class Blocks {
     const break_ = paragraph.text.lastIndexOf('\n');
     const head = cells(paragraph.text.slice(break_ + 1));
     const columns = cells(rest);
-    if (head.length !== columns.length || head.length > MOST_COLUMNS || !(rest + paragraph.text).includes('|')) return false;
+    if (head.length !== columns.length || head.length > MOST_COLUMNS || !(rest + paragraph.text).includes('|'))
+      return false;
     this.close();
     if (break_ === -1) this.top.children.pop();
     else paragraph.text = paragraph.text.slice(0, break_);

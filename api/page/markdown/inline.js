@@ -7,7 +7,7 @@
  * @typedef {{char: '*' | '_' | '~', count: number, closes: boolean, opens: boolean}} Run  of `*`, `_` or `~`, not matched yet
  * @typedef {{bracket: number, image: boolean}} Bracket  where a `[` stands that is not matched yet
  *
- * How the text ends: nothing comes after it (`whole`); nothing will come any more, yet what it left open is drawn as if it had
+ * How the text ends: nothing comes after it (`whole`); nothing will come, yet what it left open is drawn as if it had
  * been closed (`cut`); more will come, and what may become something else with it is not shown yet (`live`).
  * @typedef {'whole' | 'cut' | 'live'} End
  */
@@ -59,7 +59,8 @@ class Parser {
     this.open = { '*': 0, _: 0, '~': 0 }; // how many openers of each kind there are
     this.lost = false; // a backtick opened nothing, as far as this text goes
     this.pending = false; // the last bracket's address is not all there yet
-    this.stop = end === 'live' ? source.length - (UNFINISHED.exec(source.slice(-LONGEST_HELD))?.[0].length ?? 0) : source.length;
+    this.stop =
+      end === 'live' ? source.length - (UNFINISHED.exec(source.slice(-LONGEST_HELD))?.[0].length ?? 0) : source.length;
   }
 
   parse() {
@@ -173,7 +174,9 @@ class Parser {
     const [before, after] = [before_(source, at), source.slice(this.at, this.at + 2)];
     if (after === '' && this.end === 'live') return; // it may go on; what it may close is drawn as closed anyway
     const blankAfter = after === '' || BLANK.test(after[0]);
-    const leftFlanking = !blankAfter && (!PUNCTUATION.test(first(after)) || before === '' || BLANK.test(before) || PUNCTUATION.test(before));
+    const leftFlanking =
+      !blankAfter &&
+      (!PUNCTUATION.test(first(after)) || before === '' || BLANK.test(before) || PUNCTUATION.test(before));
     const blankBefore = before === '' || BLANK.test(before);
     const rightFlanking = !blankBefore && (!PUNCTUATION.test(before) || blankAfter || PUNCTUATION.test(first(after)));
     const apart = char === '_'; // not within words

@@ -33,7 +33,8 @@ export class InlineView {
   /** Draw for good what nothing later can change; say whether there was enough of it. */
   settle(/** @type {string} */ text) {
     const piece = text.slice(this.settled, this.settled + LONGEST_PIECE);
-    const length = settledUpTo(piece.slice(0, PIECE)) || settledUpTo(piece) || (piece.length < LONGEST_PIECE ? 0 : piece.length);
+    const length =
+      settledUpTo(piece.slice(0, PIECE)) || settledUpTo(piece) || (piece.length < LONGEST_PIECE ? 0 : piece.length);
     if (length === 0) return false;
     // In a block of its own: a paragraph is laid out anew with each character.
     const settled = document.createElement('span');
@@ -66,7 +67,12 @@ function patch(parent, from, old, fresh) {
       if (node === before) return;
       if (node.startsWith(before)) /** @type {Text} */ (shown).appendData(node.slice(before.length));
       else /** @type {Text} */ (shown).data = node;
-    } else if (typeof node !== 'string' && typeof before !== 'string' && node.tag === before.tag && node.href === before.href) {
+    } else if (
+      typeof node !== 'string' &&
+      typeof before !== 'string' &&
+      node.tag === before.tag &&
+      node.href === before.href
+    ) {
       patch(/** @type {Element} */ (shown), 0, before.children, node.children);
     } else shown.replaceWith(make(node));
   });
