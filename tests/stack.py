@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -223,6 +223,10 @@ class Stack:
         client = Client(*urls, key=key)
         self._exits.push_async_callback(client.aclose)
         return client
+
+    def at_close(self, close: Callable[[], Awaitable[Any]]) -> None:
+        """Close something of a test's own with the rest."""
+        self._exits.push_async_callback(close)
 
     @property
     def url(self) -> str:
