@@ -10,6 +10,7 @@ from starlette.requests import Request
 from api.known_keys import KnownKeys
 from api.loopback import is_local
 from api.problems import Problem, nothing_here
+from shared import logs
 from shared.clock import wall_ms
 from shared.errors import JobNotFound
 from shared.jobs import Job, Jobs
@@ -95,6 +96,7 @@ class Access:
         job = await self._jobs.get(job_id)
         if job.owner != caller.owner:
             raise JobNotFound
+        logs.note(job_id=job.id)
         return job
 
     def events_url(self, caller: Caller, job_id: str) -> str:

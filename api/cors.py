@@ -23,7 +23,7 @@ _OF_SDKS: Final = (
 REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", *_OF_SDKS)
 RESPONSE_HEADERS: Final = (
     "Location", "X-Job-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed", "WWW-Authenticate",
-    "request-id", "x-should-retry",
+    "X-Request-ID", "request-id", "x-should-retry",
 )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ class Watch:
                     reader.offer(batch)
                 except Exception:
                     # One reader's trouble is nobody else's.
-                    logger.exception("a reader of %s failed", reader.job_id)
+                    logger.exception("a reader of %s failed", reader.job_id, extra={"job_id": reader.job_id})
                     reader.on_stall()
 
     def gap(self) -> None:
@@ -257,7 +257,7 @@ class Hub:
                         try:
                             reader.nudge(now_s)
                         except Exception:
-                            logger.exception("a reader of %s failed", reader.job_id)
+                            logger.exception("a reader of %s failed", reader.job_id, extra={"job_id": reader.job_id})
                             reader.on_stall()
                         nudged.append(reader)
                     else:

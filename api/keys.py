@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from shared import logs
 from shared.clock import iso
 from shared.keyring import ApiKey, Keyring, Limits, Terms
 from shared.keys import Keys
@@ -134,7 +135,9 @@ async def run(asked: argparse.Namespace, settings: Settings) -> None:
 def main(args: Sequence[str] | None = None, prog: str = PROG) -> None:
     asked = parser(prog).parse_args(args)
     try:
-        asyncio.run(run(asked, load_settings("command")))
+        settings = load_settings("command")
+        logs.configure(settings.log_level, settings.log_format)
+        asyncio.run(run(asked, settings))
     except Refused as why:
         sys.exit(f"rejoin: {why}")
 

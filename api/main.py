@@ -13,8 +13,10 @@ from api.connection import note_connection
 from api.cors import Cors
 from api.faces import errors
 from api.faces.registry import BODIES, ROUTERS
+from api.request_id import identified
 from api.routes import events, health, jobs, models, ops, page, usage
 from api.state import State
+from shared import logs
 from shared.garbage import spare_the_start
 from shared.prices import Prices
 from shared.redis import REDIS_FAULTS, Scripts
@@ -39,6 +41,7 @@ class App(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             note_connection(scope, send)
+            send = identified(scope, send)
         await super().__call__(scope, receive, send)
 
 
@@ -77,6 +80,14 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         # Such a redirect leads to whatever host the request names.
         redirect_slashes=False,
+        # The framework's own spans would tell of tickets, its logs of what was sent, and by the environment alone.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     access_log.install()
     problems.install(app, errors.render)
@@ -102,7 +113,9 @@ async def _load(scripts: Scripts) -> None:
 def __getattr__(name: str) -> FastAPI:
     """Build `app` when a server asks for it, so that importing this module does no work."""
     if name == "app":
-        app = create_app(load_settings("api"))
+        settings = load_settings("api")
+        logs.configure(settings.log_level, settings.log_format)
+        app = create_app(settings)
         spare_the_start()
         return app
     raise AttributeError(name)

@@ -6,6 +6,7 @@ are encoded once for all readers.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Final
@@ -17,6 +18,9 @@ from api.connection import Connection, http_chunk
 from api.dialect import Dialect
 from api.hub import Hub
 from api.relay import Batch, LogGone, Reader
+from shared.clock import mono_s
+
+logger = logging.getLogger(__name__)
 
 CLOSE_S: Final = 1.0
 """How long a cut connection may take to be gone."""
@@ -51,12 +55,16 @@ class LogResponse(EventSourceResponse):
         self._connection = connection = Connection.of(scope, send)
         self._reader.on_stall = connection.abort
         gone = asyncio.create_task(self._until_gone(receive))
+        began_s, outcome = mono_s(), "failed"
+        self._say("stream opened")
         try:
             connection.bound_buffer()
             if await self._relay(send):
+                outcome = "told"
                 if self._on_told is not None:
                     await self._on_told()
             else:
+                outcome = "cut"
                 # A body that ends well says that this was all: every SDK would take the cut for success.
                 connection.close()
                 await asyncio.wait([gone], timeout=CLOSE_S)
@@ -64,6 +72,12 @@ class LogResponse(EventSourceResponse):
         finally:
             self._hub.detach(self._reader)
             gone.cancel()
+            self._say("stream closed", outcome=outcome, duration_ms=round((mono_s() - began_s) * 1000))
+
+    def _say(self, what: str, **more: str | int) -> None:
+        reader = self._reader
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(what, extra={"job_id": reader.job_id, "cursor": str(reader.cursor), **more})
 
     async def _relay(self, send: Send) -> bool:
         """Send all batches; say whether all was told."""

@@ -1,5 +1,6 @@
 """From a checked request to a job that exists: what every face does alike, whatever its words are."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from api.limits import limit_headers
 from api.problems import refused
 from api.relay import Reader
 from api.state import State
+from shared import logs
 from shared.capabilities import can_continue, refused_field, takes_max_tokens
 from shared.errors import JobNotFound
 from shared.events import START
@@ -21,6 +23,8 @@ from shared.quotas import quota_of
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from shared.structured import is_usable
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ async def submit(
         if seat is not None:
             seat.leave()
         raise
+    logs.note(job_id=created.id)
+    logger.info("job is there already" if created.replayed else "job accepted")
     headers = {"X-Job-ID": created.id, **limit_headers(created.standings)}
     if created.replayed:
         headers["Idempotency-Replayed"] = "true"

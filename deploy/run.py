@@ -182,6 +182,8 @@ def answers(address: str | tuple[str, int], question: bytes, expected: bytes) ->
 def run(port: int, configured: Mapping[str, str], lock: int, children: list[Child]) -> None:
     """Start everything and keep it running until told to stop."""
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # Here they are read by people, though no child has a terminal.
+    env["REJOIN_LOG_FORMAT"] = configured.get("REJOIN_LOG_FORMAT") or "text"
     env["REJOIN_AUTH"] = configured.get("REJOIN_AUTH") or "off"
     env["REJOIN_SECRET"] = configured.get("REJOIN_SECRET") or kept_secret()
     if not configured.get("REDIS_URL"):

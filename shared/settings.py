@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from shared.limits import Limit
+from shared.logs import Format, Level
 from shared.secrecy import LEAST, PLACEHOLDERS, is_weak
 
 ENV_FILE = ".env"
@@ -120,6 +121,10 @@ def _split_keys(value: object) -> object:
 
 def _split_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _check_secrets(secrets: list[SecretStr]) -> list[SecretStr]:
@@ -224,6 +229,9 @@ class Settings(BaseSettings):
     """What becomes of a chat's live answer when it is asked anew: cancelled, or the new one refused."""
     prices: str | None = Field(None, alias="REJOIN_PRICES")
     usage_retention_d: PositiveInt = Field(400, alias="REJOIN_USAGE_RETENTION_D", le=36_500)
+    log_level: Annotated[Level, BeforeValidator(_lower)] = Field("info", alias="REJOIN_LOG_LEVEL")
+    log_format: Annotated[Format, BeforeValidator(_lower)] | None = Field(None, alias="REJOIN_LOG_FORMAT")
+    """None: text where stderr is a terminal, else JSON."""
     worker_port: int = Field(0, alias="REJOIN_WORKER_PORT", ge=0, le=65_535)
 
     @model_validator(mode="after")

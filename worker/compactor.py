@@ -43,6 +43,8 @@ class Compactor:
                 if isinstance(error, REDIS_FAULTS) and not (is_damage(error) or isinstance(error, DataError)):
                     raise
                 # Nobody's log but this one is to be left as it is.
-                logger.warning("the log of %.64r cannot be compacted (%s)", job_id, type(error).__name__)
+                logger.warning(
+                    "the log of %.64r cannot be compacted (%s)", job_id, type(error).__name__, extra={"job_id": job_id}
+                )
                 await self._log.leave(job_id)
         return done

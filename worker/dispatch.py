@@ -15,6 +15,7 @@ from typing import Any, Final
 from arq.connections import ArqRedis
 from arq.worker import Worker, func
 
+from shared import logs
 from shared.queue import GENERATE, Claim, from_payload, to_payload
 from shared.redis import REDIS_FAULTS, connect_blocking, pool_for_arq
 from worker.attempt import Attempt
@@ -146,6 +147,7 @@ class LeaseWorker(Worker):
 
     async def _run(self, attempt: Attempt) -> None:
         job_id = attempt.claim.job_id
+        logs.note(job_id=job_id, attempt=attempt.claim.attempt)
         ctx = {**self.ctx, "job_id": job_id, "job_try": attempt.claim.attempt, "attempt": attempt}
         try:
             await self.functions[GENERATE].coroutine(ctx, job_id)

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from shared import logs
 from shared.clock import mono_s
 from shared.errors import Damaged
 from shared.keys import Keys
@@ -169,6 +170,7 @@ class Workshop:
     async def run(self, attempt: Attempt) -> None:
         """Bring a job to its end, from this attempt on, or to where somebody else goes on with it."""
         claim, ours = attempt.claim, [attempt]
+        logger.info("attempt at %s", claim.provider)
         try:
             await self._pick_up(attempt)
             await self._finish(ours)
@@ -281,7 +283,8 @@ class Workshop:
             self.orphans.cancel(left)
         if isinstance(claim, Full):
             return claim
-        logger.info("job %s: attempt %d, %s", claim.job_id, claim.attempt, step.reason)
+        logs.note(attempt=claim.attempt)
+        logger.info("attempt at %s, %s", claim.provider, step.reason or "which goes on")
         following = self.attempts[claim.job_id] = self._attempt(claim)
         if attempt.stopped is not None:
             following.stop(attempt.stopped)
@@ -338,7 +341,10 @@ class Workshop:
         if not await self._insist(lambda: end(retention_s, ending.settlement, left)):
             logger.warning("job %s attempt %d ended %s elsewhere", claim.job_id, claim.attempt, ending.status)
             await self._disown(attempt)
-        elif left:
+            return
+        code = outcome.failure.code if isinstance(outcome, Failed) else None
+        logger.info("job ended", extra={"outcome": ending.status, "code": code})
+        if left:
             self.orphans.cancel(left)
 
     async def _append_rest(self, attempt: Attempt) -> None:

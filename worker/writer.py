@@ -414,7 +414,8 @@ class Writer:
             except REDIS_FAULTS as error:
                 if is_damage(error):
                     if len(appends) == 1:
-                        logger.error("job %s: its log or record is damaged", appends[0].job_id)
+                        job_id = appends[0].job_id
+                        logger.error("job %s: its log or record is damaged", job_id, extra={"job_id": job_id})
                         return [False]
                     return await self._append_each(appends)
                 logger.warning("the events of %d jobs wait for Redis (%s)", len(appends), type(error).__name__)

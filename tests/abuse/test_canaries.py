@@ -71,7 +71,7 @@ BROUGHT = ("canary-query", "canary-header", "canary-field", "canary-value", "can
 
 async def loud(stack: Stack, program: str, ready: str, *args: str) -> Process:
     """Start a program that logs all that anything in it has to say."""
-    environment = stack.environment(OPENAI_LOG="debug", ANTHROPIC_LOG="debug")
+    environment = stack.environment(OPENAI_LOG="debug", ANTHROPIC_LOG="debug", REJOIN_LOG_LEVEL="debug")
     return cast(Process, await stack._started(Process(["-c", program, *args], environment, ready), []))
 
 

@@ -60,6 +60,8 @@ class AnthropicProvider:
             base_url=config.base_url,
             max_retries=0,
             timeout=None,
+            # Its own spans can have what is said, by the environment alone, and their ids would be sent along.
+            open_telemetry={"traces": False, "propagation": False},
             http_client=http.client(transport),
         )
         self._calls = Calls(self._client, transport)
