@@ -203,13 +203,13 @@ function deleteOpenChat() {
   if (deleteButton.dataset.sure === undefined) {
     deleteButton.dataset.sure = '';
     deleteButton.textContent = 'Really delete?';
-    setTimeout(resetDelete, 3000);
+    setTimeout(resetDelete, 5000);
     return;
   }
   resetDelete();
+  deleteChat(open.id);
   open.drop();
   chats.delete(open.id);
-  deleteChat(open.id);
   location.hash = listChats()[0]?.id ?? randomId();
   announce('Chat deleted.');
 }
@@ -312,6 +312,7 @@ onOtherTab((id) => {
   if (id === null) {
     const newest = listChats()[0]?.id;
     if (untouched && open.turns.length === 0 && newest) openChat(newest);
+    else if (!listChats().some((entry) => entry.id === open.id) && open.reload()) showAll();
     else refresh();
   } else if (chats.get(id)?.reload() && id === open.id) showAll();
 });

@@ -108,7 +108,7 @@ export class Rejoin {
       }
       if (signal?.aborted) return;
       onConnection(false);
-      cutAfter(backoffMs(tries, failure, firstMs));
+      cutAfter(backoffMs(tries, failure, failure ? Math.max(500, firstMs) : firstMs));
       await new Promise((resolve) => Object.assign(line, { cut: resolve, heardMs: 0 }));
     }
   }

@@ -56,12 +56,13 @@ export function loadTurns(id) {
 }
 
 /**
- * Keep a chat. An answer that another tab has seen end is not overwritten by a half of it. The chats that were not used for
- * longest make room, then this one's oldest turns.
+ * Keep a chat, unless another tab has deleted it. An answer that another tab has seen end is not overwritten by a half
+ * of it. The chats that were not used for longest make room, then this one's oldest turns.
  *
  * @param {string} id @param {Turn[]} turns @param {boolean} [used]  bring it to the top of the list
  */
 export function saveTurns(id, turns, used = false) {
+  if (!used && !listChats().some((entry) => entry.id === id)) return;
   const ended = new Map(loadTurns(id).map((turn) => [turn.id, isUnfinished(turn) ? null : turn]));
   let kept = turns.map((turn) => (isUnfinished(turn) && ended.get(turn.id)) || turn);
   while (!write(CHAT + id, { turns: kept })) {

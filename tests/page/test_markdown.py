@@ -130,6 +130,7 @@ DEEP = {
 }
 
 
+@pytest.mark.alone
 async def test_a_hundred_thousand_characters_stream_without_a_long_task(chat: Chat) -> None:
     """The bound is generous, for machines that do other things too; docs/PERFORMANCE.md has what was measured."""
     renderer = await Renderer.of(chat)
@@ -138,6 +139,7 @@ async def test_a_hundred_thousand_characters_stream_without_a_long_task(chat: Ch
     assert {name: ms for name, ms in longest.items() if ms > 250} == {}
 
 
+@pytest.mark.alone
 async def test_nothing_is_deep_enough_to_take_long(chat: Chat) -> None:
     renderer = await Renderer.of(chat)
     dear = {name: await renderer.longest_ms(text, 4) for name, text in DEEP.items()}

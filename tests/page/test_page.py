@@ -375,7 +375,7 @@ async def test_a_refused_stream_is_opened_again_behind_the_last_event(stack: Sta
     """Here a proxy's 503 after a cut connection."""
     gate = stack.provider.gate()
     stack.provider.script(MODEL, Wait(gate), Text("Hello"))
-    await chat.stream(BEGUN, 503)
+    await chat.stream(BEGUN, 503, 503, 503)
     reading = chat.page.expect_request(lambda request: request.headers.get("last-event-id") == "1-0")
     async with reading:
         await chat.say("Hi")
