@@ -8,7 +8,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import httpx2
 
@@ -58,9 +58,8 @@ async def examine(url: str) -> AsyncIterator[Finding]:
         yield Finding("fail", "Redis", f"cannot be used ({name})", "start it, or correct REDIS_URL")
     finally:
         await redis.close()
-    for finding in [] if seen is None else [*of_redis(seen), *of_work(seen)]:
-        yield finding
-    for finding in of_access(settings, seen):
+    of_server = [] if seen is None else [*of_redis(seen), *([] if seen.work is None else of_work(seen.work))]
+    for finding in (*of_server, *of_access(settings, seen)):
         yield finding
     async with httpx2.AsyncClient(timeout=TIMEOUT_S) as http:
         probes = [_provider(http, name, config) for name, config in _configured(settings).items()]
@@ -116,20 +115,28 @@ def _memory(said: Mapping[str, str]) -> Finding:
     return Finding("ok", "memory", seen)
 
 
-def of_work(seen: Checkup) -> Iterator[Finding]:
+def of_work(work: Mapping[str, Any]) -> Iterator[Finding]:
     """Judge whether what waits is worked at."""
-    count = len(seen.workers)
-    if seen.lost:
-        todo = "nothing, they are on their way" if count else "start a worker"
-        yield Finding("warn", "workers", f"{len(seen.lost)} lost, their jobs not taken over yet", todo)
-    if count:
-        yield Finding("ok", "workers", f"{count} with a lease")
+    workers, queue = work["workers"], work["queue"]
+    lost = sum(worker["state"] == "lost" for worker in workers["data"])
+    alive = workers["count"] - lost
+    if lost:
+        todo = "nothing, they are on their way" if alive else "start a worker"
+        yield Finding("warn", "lost", f"{lost} worker{'s' if lost > 1 else ''}; their jobs are still theirs", todo)
+    if alive:
+        running = work["running"]["count"]
+        yield Finding("ok", "workers", f"{alive} with a lease, {running} of {workers['slots']} slots taken")
     else:
         yield Finding("fail", "workers", "none: nothing will run", "start one: python -m worker")
-    told = f"{seen.waiting} waiting" + (f", {seen.held_up} of them for room at a provider" if seen.held_up else "")
-    if seen.oldest_s is not None:
-        told += f", the oldest for {seen.oldest_s:.0f} s"
-    if seen.oldest_s is not None and seen.oldest_s > OLD_S:
+    for pause in queue["pauses"]:
+        seen = f"{pause['scope']} answers 429, for {pause['left_s']:.0f} s more"
+        yield Finding("warn", "pause", seen, "a limit in REJOIN_LIMITS, or a higher one at the provider")
+    told, oldest_s = f"{queue['waiting']} waiting", queue["oldest_age_s"]
+    if queue["blocked"]:
+        told += f", {queue['blocked']} of them for room at a provider"
+    if oldest_s is not None:
+        told += f", the oldest for {oldest_s:.0f} s"
+    if oldest_s is not None and oldest_s > OLD_S:
         yield Finding("warn", "queue", told, "more workers, or REJOIN_MAX_JOBS; REJOIN_LIMITS where they wait for room")
     else:
         yield Finding("ok", "queue", told)
