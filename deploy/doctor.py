@@ -153,13 +153,9 @@ def of_access(settings: Settings, seen: Checkup | None) -> Iterator[Finding]:
     elif seen is not None:
         yield Finding("fail", "access", "no key: nobody may ask", "rejoin keys create --owner NAME")
     if not settings.secret:
-        yield Finding(
-            "fail", "secret", "REJOIN_SECRET is not set: no API process will start", "set 16 random characters"
-        )
+        yield Finding("fail", "secret", "not set: no API process will start", f"set REJOIN_SECRET: {_RANDOM}")
     elif any(is_doubtful(secret.get_secret_value()) for secret in settings.secret):
-        yield Finding(
-            "warn", "secret", "can be guessed", "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
-        )
+        yield Finding("warn", "secret", "can be guessed", f"set REJOIN_SECRET: {_RANDOM}")
     else:
         yield Finding("ok", "secret", "set")
 

