@@ -18,6 +18,9 @@ from shared.clock import mono_s
 from shared.events import Entry, EventId
 from shared.keys import Keys
 from shared.log import Log
+from shared.metrics import ApiMetrics
+from shared.redis import REDIS_FAULTS
+from shared.redis_clock import RedisClock
 from shared.subscriber import Subscriber
 
 logger = logging.getLogger(__name__)
@@ -36,9 +39,12 @@ EXIT_SPREAD_S: Final = 2.0
 """Over how long a process that is told to exit ends its streams: its readers do not all come back at once."""
 
 
-def _entries(payload: bytes) -> list[Entry]:
+CLOCK_S: Final = 10.0
+"""Between two looks at Redis' clock, while anybody reads."""
+
+
+def _entries(lines: list[bytes]) -> list[Entry]:
     """Read a message: id, event and data of each entry, a line each (`lua/_log.lua`). Raises ValueError, TypeError."""
-    lines = payload.split(b"\n")
     if len(lines) == 3:
         return [_entry(*lines)]
     return [_entry(*lines[at : at + 3]) for at in range(0, len(lines), 3)]
@@ -61,22 +67,32 @@ class Watch:
         self.readers: set[Reader] = set()
         self._on_news = on_news
         self._news: list[Entry] = []
+        self.appended: bytes | None = None
+        """When the first of what is new was appended, on Redis' clock, if that was said."""
 
     def message(self, payload: bytes) -> None:
         """Note new entries."""
+        lines = payload.split(b"\n")
+        appended = lines.pop() if len(lines) > 3 and len(lines) % 3 == 1 else None
         try:
-            news = _entries(payload)
+            news = _entries(lines)
         except (TypeError, ValueError):
             # Whatever that was: the log has what is true.
             self.gap()
             return
         if not self._news:
+            self.appended = appended
             self._on_news(self)
         self._news += news
 
-    def hand_out(self) -> None:
-        """Hand to all readers what has come since the last time: one write a reader for what came together."""
+    def hand_out(self) -> bool:
+        """Hand to all readers what has come since the last time: one write a reader for what came together.
+
+        Says whether a provider's first words were among it.
+        """
         news, self._news = self._news, []
+        # (After a `gap` there is none.)
+        began = bool(news) and news[0].id.seq == 1 and not news[0].last
         while news:
             length = 1
             while length < len(news) and news[length - 1].id.precedes(news[length].id):
@@ -89,10 +105,11 @@ class Watch:
                     # One reader's trouble is nobody else's.
                     logger.exception("a reader of %s failed", reader.job_id, extra={"job_id": reader.job_id})
                     reader.on_stall()
+        return began
 
     def gap(self) -> None:
         """Make all readers look into the log again; Redis may have been another one meanwhile."""
-        self._news = []
+        self._news, self.appended = [], None
         for reader in self.readers:
             reader.doubt()
 
@@ -107,7 +124,13 @@ class Hub:
         keys: Keys,
         heartbeat_s: float,
         exiting: Callable[[], bool],
+        metrics: ApiMetrics,
+        clock: RedisClock,
     ) -> None:
+        self.metrics = metrics
+        self._clock = clock
+        self._reading = asyncio.Event()
+        """Whether there are readers, or were a moment ago."""
         self._log = log
         self._subscriber = subscriber
         self._attendance = attendance
@@ -125,6 +148,7 @@ class Hub:
         self._due: dict[int, list[Reader]] = {}
         """Who is to be looked at in which beat."""
         self._beats: asyncio.Task[None] | None = None
+        self._clocks: asyncio.Task[None] | None = None
         self._ending_since_s: float | None = None
         self._ticker: asyncio.Task[None] | None = None
 
@@ -138,11 +162,12 @@ class Hub:
         await self._streams.start()
         self._ticker = asyncio.create_task(self._tick(), name="stalls and exit")
         self._beats = asyncio.create_task(self._beat(), name="heartbeats")
-        for task in (self._ticker, self._beats):
+        self._clocks = asyncio.create_task(self._keep_clock(), name="looks at Redis' clock")
+        for task in (self._ticker, self._beats, self._clocks):
             task.add_done_callback(_tell_of_end)
 
     async def stop(self) -> None:
-        for task in (self._ticker, self._beats):
+        for task in (self._ticker, self._beats, self._clocks):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -178,6 +203,9 @@ class Hub:
             self._by_key.setdefault(key, set()).add(reader)
         self._attendance.enter(job_id, leave_grace_s)
         watch.readers.add(reader)
+        if seat is not None:
+            self.metrics.streams_open.inc()
+        self._reading.set()
         self._look_at([reader], mono_s() + self._heartbeat_s)
         if self._ending_since_s is not None:
             reader.end()
@@ -192,6 +220,8 @@ class Hub:
                 del self._by_key[reader.key]
         if reader.seat is not None:
             reader.seat.leave()
+            self.metrics.streams_open.dec()
+            self.metrics.snapshots.inc(reader.snapshots)
         reader.leave()
         watch = self._watches[reader.job_id]
         watch.readers.discard(reader)
@@ -233,9 +263,29 @@ class Hub:
         self._fresh.append(watch)
 
     def _hand_out(self) -> None:
+        """Hand out what has come together. Its lag is that of the oldest, until the last of its readers has it."""
         fresh, self._fresh = self._fresh, []
+        appended, began = fresh[0].appended, False
         for watch in fresh:
-            watch.hand_out()
+            if watch.hand_out():
+                began = True
+        if appended is not None and (lag_s := self._clock.since_s(appended, mono_s())) is not None:
+            self.metrics.relay_lag.observe(lag_s)
+            if began:
+                self.metrics.first_relay.observe(lag_s)
+
+    async def _keep_clock(self) -> None:
+        """Know Redis' clock while there are readers."""
+        while True:
+            await self._reading.wait()
+            try:
+                await self._clock.look()
+            except REDIS_FAULTS:
+                await asyncio.sleep(TICK_S)
+                continue
+            await asyncio.sleep(CLOCK_S)
+            if not self._watches:
+                self._reading.clear()
 
     def _look_at(self, readers: list[Reader], when_s: float) -> None:
         self._due.setdefault(int(when_s / self._beat_s) + 1, []).extend(readers)
@@ -276,4 +326,7 @@ class Hub:
             exit_is_due = self._ending_since_s is not None and now_s - self._ending_since_s > EXIT_SPREAD_S + 1
             for reader, since_s in list(self._sending.items()):
                 if exit_is_due or now_s - since_s > STALL_S:
+                    if not exit_is_due and not reader.stalled:
+                        reader.stalled = True
+                        self.metrics.slow_readers.inc()
                     reader.on_stall()

@@ -11,13 +11,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api import access_log, document, problems
 from api.connection import note_connection
 from api.cors import Cors
+from api.counting import counted
 from api.faces import errors
 from api.faces.registry import BODIES, ROUTERS
 from api.request_id import identified
-from api.routes import events, health, jobs, models, ops, page, usage
+from api.routes import events, health, jobs, metrics, models, ops, page, usage
 from api.state import State
 from shared import logs
 from shared.garbage import spare_the_start
+from shared.metrics import ApiMetrics
 from shared.prices import Prices
 from shared.redis import REDIS_FAULTS, Scripts
 from shared.requests import JobRequest
@@ -32,6 +34,7 @@ LOAD_AGAIN_S = 0.5
 
 class App(FastAPI):
     cors_origins: Sequence[str] = ()
+    metrics: ApiMetrics
 
     def build_middleware_stack(self) -> ASGIApp:
         """Put CORS in front of all: FastAPI would answer a 500 without it."""
@@ -41,6 +44,7 @@ class App(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             note_connection(scope, send)
+            send = counted(self.metrics, scope, send)
             send = identified(scope, send)
         await super().__call__(scope, receive, send)
 
@@ -56,8 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
         logger.info("REJOIN_API_KEYS is empty: only keys that `python -m api.keys create` has made are let in")
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        here = State.build(settings, prices)
+    async def lifespan(app: App) -> AsyncIterator[None]:
+        here = State.build(settings, prices, app.metrics)
         app.state.rejoin = here
         loading = asyncio.create_task(_load(here.scripts))
         await here.hub.start()
@@ -92,7 +96,8 @@ def create_app(settings: Settings) -> FastAPI:
     access_log.install()
     problems.install(app, errors.render)
     app.cors_origins = settings.cors_origins
-    for module in (events, jobs, usage, models, ops, health, page):
+    app.metrics = ApiMetrics()
+    for module in (events, jobs, usage, models, ops, health, metrics, page):
         app.include_router(module.router)
     for router in ROUTERS:
         app.include_router(router)

@@ -102,6 +102,10 @@ class Reader:
         """Where what comes while `batches` waits may go at once."""
         self.on_stall: Callable[[], None] = self.end
         """Cuts the client off."""
+        self.stalled = False
+        """Whether that has been done, as the client took nothing for too long."""
+        self.snapshots = 0
+        """How often the log did not hold the cursor."""
         self._log = log
         self._merges = merges
         self._listening = listening
@@ -197,6 +201,7 @@ class Reader:
                         self._doubtful = True
                         raise
                     if snapshot is not None:
+                        self.snapshots += 1
                         yield self._passed([snapshot])
                 async for batch in self._replay():
                     yield self._passed(batch)

@@ -13,15 +13,19 @@ from api.known_keys import KnownKeys
 from api.offers import offered
 from api.operations import Operations
 from api.streams import Streams
+from shared.backlog import Backlog
+from shared.exposition import Exposition
 from shared.jobs import Jobs
 from shared.keyring import Keyring
 from shared.keys import Keys
 from shared.ledger import Ledger
 from shared.log import Log
+from shared.metrics import ApiMetrics
 from shared.overview import Overview
 from shared.presence import Presence
 from shared.prices import Prices
 from shared.redis import Multiplexer, Scripts, connect
+from shared.redis_clock import RedisClock
 from shared.settings import ProviderConfig, Settings
 from shared.streams import OpenStreams
 from shared.subscriber import Subscriber
@@ -45,22 +49,26 @@ class State:
     providers: Mapping[str, ProviderConfig]
     offers: list[str]
     """Models to choose from, `provider/model`."""
+    metrics: ApiMetrics
+    backlog: Backlog
+    exposition: Exposition
 
     @classmethod
-    def build(cls, settings: Settings, prices: Prices) -> "State":
+    def build(cls, settings: Settings, prices: Prices, metrics: ApiMetrics) -> "State":
         keys = Keys(settings.key_prefix)
         redis = connect(settings.redis_url)
         scripts = Scripts(redis)
         jobs, log = Jobs(redis, scripts, keys), Log(redis, scripts, keys)
         attendance, streams = Attendance(Presence(scripts, keys)), Streams(OpenStreams(scripts, keys))
         subscriber = Subscriber(settings.redis_url)
-        hub = Hub(log, subscriber, attendance, streams, keys, settings.heartbeat_s, exiting)
+        hub = Hub(log, subscriber, attendance, streams, keys, settings.heartbeat_s, exiting, metrics, RedisClock(redis))
         known_keys = KnownKeys(settings.api_keys, Keyring(redis, scripts, keys), subscriber, hub)
         ledger, access = Ledger(redis, keys), Access(settings, jobs, known_keys)
         providers = settings.providers()
         shared = (settings, redis, scripts, jobs, log, ledger, hub, streams, known_keys, access, prices)
         operations = Operations(Overview(scripts, keys))
-        return cls(*shared, operations, providers, offered(providers, prices))
+        telemetry = (metrics, Backlog(scripts, keys), Exposition(metrics.registry))
+        return cls(*shared, operations, providers, offered(providers, prices), *telemetry)
 
 
 def exiting() -> bool:

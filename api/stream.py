@@ -19,6 +19,7 @@ from api.dialect import Dialect
 from api.hub import Hub
 from api.relay import Batch, LogGone, Reader
 from shared.clock import mono_s
+from shared.events import START
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class LogResponse(EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._connection = connection = Connection.of(scope, send)
         self._reader.on_stall = connection.abort
+        if self._reader.cursor != START:
+            self._hub.metrics.resumes.inc()
         gone = asyncio.create_task(self._until_gone(receive))
         began_s, outcome = mono_s(), "failed"
         self._say("stream opened")

@@ -17,7 +17,7 @@ from api.state import State
 from shared import logs
 from shared.capabilities import can_continue, refused_field, takes_max_tokens
 from shared.errors import JobNotFound
-from shared.events import START
+from shared.events import CANCELLED, START
 from shared.jobs import Created, Turn
 from shared.quotas import quota_of
 from shared.requests import JobRequest
@@ -84,6 +84,10 @@ async def submit(
         raise
     logs.note(job_id=created.id)
     logger.info("job is there already" if created.replayed else "job accepted")
+    if not created.replayed:
+        here.metrics.submitted.inc()
+        for _ in range(created.interrupted):
+            here.metrics.ended(CANCELLED)
     headers = {"X-Job-ID": created.id, **limit_headers(created.standings)}
     if created.replayed:
         headers["Idempotency-Replayed"] = "true"

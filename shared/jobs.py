@@ -141,6 +141,8 @@ class Created(NamedTuple):
     live: bool = True
     kept: bool = True
     """False for a replayed one that is not there any more."""
+    interrupted: int = 0
+    """How many jobs it has ended: a waiting answer of the same chat."""
 
 
 class Idempotency(NamedTuple):
@@ -163,8 +165,8 @@ def _created(quota: Quota, outcome: bytes, taken: int, more_in_ms: int, live: in
     """Read the reply of `create`, or raise what was refused."""
     standings = [quotas.posts(quota, taken, more_in_ms), quotas.live_jobs(quota, live)]
     match outcome, rest:
-        case b"created", (job_id, created_ms):
-            return Created(job_id.decode(), created_ms, standings)
+        case b"created", (job_id, created_ms, interrupted):
+            return Created(job_id.decode(), created_ms, standings, interrupted=interrupted)
         case b"replayed", (job_id, created_ms, status):
             is_live, kept = status.decode() in LIVE, status != b""
             return Created(job_id.decode(), created_ms, standings, replayed=True, live=is_live, kept=kept)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 from arq.jobs import serialize_job
 
+from shared.booked import Booked
 from shared.clock import wall_ms
 from shared.keys import ARQ_JOB, Keys
 from shared.limits import Limit, for_scripts, scope_of
@@ -68,12 +69,14 @@ class Claim:
     """What the attempts before this one have taken."""
     run: bytes
     """The bookmark of the provider's own run that the text is of, and that goes on; empty without one."""
+    reason: str
+    """Why the attempt begins; empty for a job's first."""
 
 
 def _claim(worker: str, raw_id: bytes, *rest: Any) -> Claim:
-    *numbers, provider, model, fallback, rates, used, run = rest
+    *numbers, provider, model, fallback, rates, used, run, reason = rest
     fields = [worker, raw_id.decode(), *numbers, provider.decode(), model.decode(), fallback]
-    fields += [None if rates is None else Rates.parse(rates), Spent.parse(used), run]
+    fields += [None if rates is None else Rates.parse(rates), Spent.parse(used), run, reason.decode("utf-8", "replace")]
     return Claim(*fields)
 
 
@@ -84,6 +87,7 @@ class Claims(NamedTuple):
     """Entries that are no waiting jobs. The record decides, so that no payload is ever trusted."""
     opens_s: float | None
     """When some of the jobs that wait for room may find it; None: whoever makes the room will say so."""
+    booked: Booked
 
 
 class Full(NamedTuple):
@@ -117,6 +121,21 @@ class Reaped(NamedTuple):
     requeued: int
     ended: int
     more: bool
+    booked: Booked
+
+
+class Finished(NamedTuple):
+    """A job that has ended as it was told."""
+
+    cancel_ms: int | None
+    """How long before somebody had asked for its end."""
+
+
+class Pause(NamedTuple):
+    wait_s: float
+    """For how long a model must not be asked."""
+    began: bool
+    """Whether that was found out by this very call."""
 
 
 class Queue:
@@ -164,17 +183,19 @@ class Queue:
         keys = [names.queue, names.wake, names.leases, names.running(worker), names.lines, names.pauses]
         times = [int(retention_s * 1000), int(judge_readers)]
         args = [worker, at_most, int(lease_s * 1000), names.prefix, ARQ_JOB, *times, self._limits]
-        held, raw_claims, raw_discarded, opens_ms = await self._scripts.run("claim", keys, args)
+        held, raw_claims, raw_discarded, opens_ms, raw_booked = await self._scripts.run("claim", keys, args)
         claims, unreadable = [], []
         for raw in raw_claims:
             try:
                 claims.append(_claim(worker, *raw))
             except (ArithmeticError, AttributeError, TypeError, ValueError):
                 unreadable.append(raw[0])
+        booked = Booked.read(raw_booked)
         if unreadable:
-            await self.bury(worker, unreadable, retention_s)
+            buried = await self.bury(worker, unreadable, retention_s)
+            booked = Booked(booked.ended + buried.ended, booked.settled)
         discarded = [job_id.decode("utf-8", "replace") for job_id in (*raw_discarded, *unreadable)]
-        return Claims(held == 1, claims, discarded, None if opens_ms < 0 else opens_ms / 1000)
+        return Claims(held == 1, claims, discarded, None if opens_ms < 0 else opens_ms / 1000, booked)
 
     async def again(
         self,
@@ -206,22 +227,22 @@ class Queue:
             return Full(why.decode(), wait_ms / 1000 or None)
         attempt, length, now_ms, used, base, run = opened
         return replace(
-            claim, attempt=attempt, base=base, claimed_ms=now_ms, log_length=length,
+            claim, attempt=attempt, base=base, claimed_ms=now_ms, log_length=length, reason=reason,
             provider=provider, model=model, fallback=fallback, rates=rates, spent=Spent.parse(used), run=run,
         )  # fmt: skip
 
     async def hang_up(
         self, claim: Claim, settlement: Settlement, refusal: Refusal | None = None, left: bytes = b""
-    ) -> float:
-        """Settle a call that has failed, and free its room; return for how many seconds its model must not be asked.
+    ) -> Pause:
+        """Settle a call that has failed, and free its room; return for how long its model must not be asked.
 
         `left`: the bookmark of its run, if that goes on: it is to be cancelled.
         """
         args: list[Any] = [claim.job_id, claim.worker, claim.attempt, self._keys.prefix, told(settlement)]
         args += (scope_of(claim.provider, claim.model), 0 if refusal is None else 1)
         args += [*(int(seconds * 1000) for seconds in refusal or (0.0, 0.0, 0.0)), left]
-        ms: int = await self._scripts.run("hang_up", [self._keys.job(claim.job_id), self._keys.pauses], args)
-        return ms / 1000
+        ms, began = await self._scripts.run("hang_up", [self._keys.job(claim.job_id), self._keys.pauses], args)
+        return Pause(ms / 1000, began == 1)
 
     async def held(self, worker: str) -> set[str]:
         """Return the jobs that the worker holds in Redis' eyes."""
@@ -239,8 +260,8 @@ class Queue:
         retention_s: float,
         settlement: Settlement = ESTIMATE,
         left: bytes = b"",
-    ) -> bool:
-        """End a job: `last` closes its log, with the last event at its end. False when it is not ours any more.
+    ) -> Finished | None:
+        """End a job: `last` closes its log, with the last event at its end. None when it is not ours any more.
 
         `left`: the bookmark of the provider's run, if that goes on: it is to be cancelled.
         """
@@ -253,7 +274,8 @@ class Queue:
         for name, value in record.items():
             args += (name, value)
         names = [keys.job(id), keys.log(id), ARQ_JOB + id, keys.running(worker), keys.cancels(worker), keys.ended]
-        return bool(await self._scripts.run("finish", names, args) == 1)
+        done, cancel_ms = await self._scripts.run("finish", names, args)
+        return Finished(None if cancel_ms < 0 else cancel_ms) if done == 1 else None
 
     async def release(
         self,
@@ -263,8 +285,8 @@ class Queue:
         attempt: int | None = None,
         retention_s: float = 3600,
         settlement: Settlement = ESTIMATE,
-    ) -> bool:
-        """Put a job back in front of the queue without charging an attempt. False when it is not ours any more.
+    ) -> Booked | None:
+        """Put a job back in front of the queue without charging an attempt. None when it is not ours any more.
 
         One that is to be cancelled ends here instead, and is kept for the retention.
         """
@@ -272,7 +294,8 @@ class Queue:
         names = [keys.job(job_id), keys.queue, keys.wake, keys.running(worker), keys.cancels(worker)]
         number = "" if attempt is None else attempt
         args = [job_id, worker, number, reason, keys.prefix, int(retention_s * 1000), told(settlement)]
-        return bool(await self._scripts.run("release", names, args) == 1)
+        done, raw_booked = await self._scripts.run("release", names, args)
+        return Booked.read(raw_booked) if done == 1 else None
 
     async def abandon(self, worker: str, job_ids: Iterable[str]) -> None:
         """Let go of jobs that the worker holds and does not run: they go the way of a lost worker's."""
@@ -280,13 +303,14 @@ class Queue:
         keys = [self._keys.leases, self._keys.running(worker), self._keys.running(lost)]
         await self._scripts.run("abandon", keys, [self._keys.prefix, worker, lost, *job_ids])
 
-    async def bury(self, worker: str, job_ids: Iterable[str | bytes], retention_s: float) -> None:
+    async def bury(self, worker: str, job_ids: Iterable[str | bytes], retention_s: float) -> Booked:
         """End jobs that the worker holds and that nobody can do anything with."""
         keys = [self._keys.running(worker)]
-        await self._scripts.run("bury", keys, [self._keys.prefix, worker, int(retention_s * 1000), *job_ids])
+        args = [self._keys.prefix, worker, int(retention_s * 1000), *job_ids]
+        return Booked.read(await self._scripts.run("bury", keys, args))
 
     async def leave(self, worker: str, reason: str) -> None:
-        """Give back whatever the worker still holds, then its lease."""
+        """Give back whatever the worker still holds, then its lease. (Nobody asks a worker that leaves for figures.)"""
         for job_id in await self.held(worker):
             await self.release(job_id, worker, reason)
         # A token that this worker popped and did not use is given back; one too many costs an empty claim.
@@ -301,5 +325,5 @@ class Queue:
         """
         keys = [self._keys.leases, self._keys.queue, self._keys.wake]
         args = [self._keys.prefix, max_attempts, int(retention_s * 1000), REAP_AT_ONCE, until_ms]
-        worker, requeued, ended, more = await self._scripts.run("reap", keys, args)
-        return Reaped(worker.decode("utf-8", "replace"), requeued, ended, more == 1)
+        worker, requeued, ended, more, raw_booked = await self._scripts.run("reap", keys, args)
+        return Reaped(worker.decode("utf-8", "replace"), requeued, ended, more == 1, Booked.read(raw_booked))

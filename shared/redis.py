@@ -26,27 +26,33 @@ _LUA: Final = Path(__file__).parent / "lua"
 _PRELUDES: Final = {
     "create": ("_now", "_quota", "_streams", "_turns", "_no_chat"),
     "answer": (
-        *("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_leave_chat", "_end"),
+        *("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_leave_chat", "_end"),
         *("_quota", "_streams", "_turns", "_lines", "_cancel", "_chat"),
     ),
     "claim": (
-        *("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_leave_chat", "_end"),
+        *("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_leave_chat", "_end"),
         *("_presence", "_room", "_turns", "_lines", "_mend"),
     ),
     "append": ("_now", "_log", "_append"),
-    "again": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_room"),
-    "hang_up": ("_now", "_bucket", "_free", "_settle", "_orphans"),
+    "again": ("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_room"),
+    "hang_up": ("_now", "_bucket", "_free", "_booked", "_settle", "_orphans"),
     "renew": ("_now",),
-    "finish": ("_now", "_log", "_bucket", "_free", "_settle", "_append", "_orphans", "_leave_chat"),
-    "release": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_leave_chat", "_end", "_turns", "_mend"),
+    "finish": ("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_append", "_orphans", "_leave_chat"),
+    "release": (
+        *("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans"),
+        *("_leave_chat", "_end", "_turns", "_mend"),
+    ),
     "abandon": (),
-    "mend": ("_now", "_log", "_bucket", "_free", "_turns", "_mend"),
-    "bury": ("_now", "_log", "_bucket", "_free", "_turns", "_mend"),
+    "mend": ("_now", "_log", "_bucket", "_free", "_booked", "_turns", "_mend"),
+    "bury": ("_now", "_log", "_bucket", "_free", "_booked", "_turns", "_mend"),
     "cancel": (
-        *("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_leave_chat", "_end"),
+        *("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_leave_chat", "_end"),
         *("_turns", "_lines", "_cancel"),
     ),
-    "reap": ("_now", "_log", "_bucket", "_free", "_settle", "_orphans", "_leave_chat", "_end", "_turns", "_mend"),
+    "reap": (
+        *("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans"),
+        *("_leave_chat", "_end", "_turns", "_mend"),
+    ),
     "orphans": ("_now",),
     "disown": ("_now", "_orphans"),
     "delete": (),
@@ -58,6 +64,7 @@ _PRELUDES: Final = {
     "issue": ("_now",),
     "overview": ("_now",),
     "revoke": ("_now",),
+    "backlog": ("_now",),
 }
 
 _BODIES: Final = {"answer": "create"}

@@ -197,6 +197,9 @@ class Settings(BaseSettings):
     docs: Literal["on", "off"] | None = Field(None, alias="REJOIN_DOCS")
     """Whether `/openapi.json` is served; None: where no key is needed."""
 
+    metrics: Literal["private", "open"] = Field("private", alias="REJOIN_METRICS")
+    """Who may read `/metrics`: whoever asks from a private address, not through a proxy; or anybody."""
+
     max_jobs: PositiveInt = Field(200, alias="REJOIN_MAX_JOBS", le=10_000)
     lease_s: PositiveFloat = Field(5, alias="REJOIN_LEASE_S", ge=0.2, le=3600)
     max_attempts: PositiveInt = Field(3, alias="REJOIN_MAX_ATTEMPTS")

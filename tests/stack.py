@@ -207,9 +207,10 @@ class Stack:
         process = Process(["-m", "worker"], self.environment(**env), "is ready for")
         return await self._started(process, [])
 
-    async def api_process(self, port: int, **env: str) -> Process:
-        args = ["-m", "uvicorn", "api.main:app", "--port", str(port)]
-        return await self._started(Process(args, self.environment(**env), "Uvicorn running"), [])
+    async def api_process(self, port: int, *more: str, ready: str = "Uvicorn running", **env: str) -> Process:
+        """Start uvicorn with `more` arguments; it is there when it says so (`ready`)."""
+        args = ["-m", "uvicorn", "api.main:app", "--port", str(port), *more]
+        return await self._started(Process(args, self.environment(**env), ready), [])
 
     async def _started(self, part: Any, parts: list[Any]) -> Any:
         self._exits.push_async_callback(part.stop)

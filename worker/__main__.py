@@ -1,5 +1,10 @@
 """`python -m worker`: one worker process."""
 
+import os
+
+# A worker answers for itself alone, on a port of its own. (prometheus-client decides by it when it is imported.)
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
 import uvloop
 
 from shared import logs

@@ -20,6 +20,7 @@ from shared.structured import MAX_CHARACTERS, Misfit
 from worker.checker import Checker, Unchecked
 from worker.continuation import Continuation
 from worker.failures import UNKNOWN, Failure, explain, failure, is_stale_connection
+from worker.pace import Paces
 from worker.providers.base import AnswerTooLarge, Finish, Provider, StreamError
 from worker.providers.run import Half, Run
 from worker.writer import REFUSAL, AttemptLog, Writer
@@ -123,6 +124,7 @@ class Attempt:
         writer: Writer,
         checker: Checker,
         timeouts: Timeouts,
+        paces: Paces,
     ) -> None:
         self.claim = claim
         self.request = request
@@ -131,13 +133,17 @@ class Attempt:
             claim.worker,
             claim.attempt,
             claim.log_length,
-            on_refused=lambda: self.stop(Stop.LOST),
+            on_refused=self._fenced,
             on_full=lambda: self.stop(Stop.STORAGE_FULL),
         )
         self._provider = provider
         self._writer = writer
         self._checker = checker
         self._timeouts = timeouts
+        self._paces = paces
+        self._pace = paces.of(claim)
+        self.booked = False
+        """Whether its settlement has been counted."""
         self.run: Run | None = None
         self._continuation: Continuation | None = None
         self._kept = 0
@@ -193,7 +199,7 @@ class Attempt:
 
     def reasoning(self, text: str) -> None:
         if not self._heard and text:
-            self._hear()
+            self._hear(thinks=True)
         self.log.reasoning(text)
 
     def tool_call(self, index: int, arguments: str, id: str | None = None, name: str | None = None) -> None:
@@ -212,11 +218,21 @@ class Attempt:
         assert self.run is not None
         return self.run.bookmark(self.request.provider, half)
 
-    def _hear(self) -> None:
+    def _hear(self, *, thinks: bool = False) -> None:
         """Note that the provider has spoken since the last look at the clock (`watch`)."""
         self._heard = True
         if self._first_token_s is None:
             self._first_token_s = mono_s()
+            self._pace.first(self._first_token_s, thinks=thinks)
+
+    def _timed_text(self, text: str) -> None:
+        """Stands before `text` where the pieces' pace is measured."""
+        self._pace.piece()
+        Attempt.text(self, text)
+
+    def _fenced(self) -> None:
+        self._paces.metrics.fenced.inc()
+        self.stop(Stop.LOST)
 
     # What the worker does with it.
 
@@ -300,6 +316,14 @@ class Attempt:
 
     async def generate(self) -> Outcome:
         """Call the provider until it ends or somebody stops the attempt; never raises but when cancelled itself."""
+        if self._pace.begin():
+            self.text = self._timed_text  # type: ignore[method-assign]
+        try:
+            return await self._generate()
+        finally:
+            self._pace.end()
+
+    async def _generate(self) -> Outcome:
         try:
             finish = await self._call_provider()
         except asyncio.CancelledError as error:
@@ -313,6 +337,7 @@ class Attempt:
             if self._stop is None:
                 return self._failed(error)
         else:
+            self._pace.whole(finish.usage)
             return await self._checked(finish)
         return self._ended_by(self._stop)
 
@@ -364,6 +389,7 @@ class Attempt:
         for last_try in (False, True):
             if self._stop is not None:
                 raise asyncio.CancelledError
+            self._pace.ask()
             self._call = asyncio.create_task(self._provider().generate(self.request, self))
             try:
                 await asyncio.shield(self._call)
@@ -399,6 +425,11 @@ class Attempt:
         """Return what the call took, as its first end says: that of a failed call does not change while we wait."""
         if self._settlement is None:
             self._settlement = self._settle_by(outcome)
+        return self._settlement
+
+    @property
+    def settled(self) -> Settlement | None:
+        """What it took, as has been told once; None before that."""
         return self._settlement
 
     def _settle_by(self, outcome: Outcome) -> Settlement:

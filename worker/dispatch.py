@@ -16,9 +16,11 @@ from arq.connections import ArqRedis
 from arq.worker import Worker, func
 
 from shared import logs
+from shared.exposition import Exposition
 from shared.queue import GENERATE, Claim, from_payload, to_payload
 from shared.redis import REDIS_FAULTS, connect_blocking, pool_for_arq
 from worker.attempt import Attempt
+from worker.port import Port
 from worker.workshop import Workshop
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,8 @@ class LeaseWorker(Worker):
         self._waiting: asyncio.Future[Any] | None = None
         self._claim_lost = False
         self._look_s = LOOK_S
+        self._port = Port(self._unready, self._metrics, shows_all=workshop.settings.metrics == "open")
+        self._exposition = Exposition(workshop.metrics.registry)
         super().__init__(
             functions=[func(generate, name=GENERATE)],
             queue_name=workshop.keys.queue,
@@ -69,6 +73,14 @@ class LeaseWorker(Worker):
 
     async def main(self) -> None:
         """Run until a signal, then hand over."""
+        if self.workshop.settings.worker_port:
+            await self._port.open(self.workshop.settings.worker_port)
+        try:
+            await self._work()
+        finally:
+            self._port.close()
+
+    async def _work(self) -> None:
         opening, stopping = asyncio.ensure_future(self.workshop.open()), asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -104,6 +116,7 @@ class LeaseWorker(Worker):
                     lease.worker, free, settings.lease_s, settings.retention_s, judge_readers=lease.steady
                 )
             self._claim_lost = False
+            self.workshop.metrics.booked(claims.booked)
             self._look_s = LOOK_S if claims.opens_s is None else min(LOOK_S, claims.opens_s)
             if not claims.lease_held:
                 lease.renew_soon()
@@ -164,6 +177,17 @@ class LeaseWorker(Worker):
             self._stopping.set()
             if self._waiting is not None:
                 self._waiting.cancel()
+
+    async def _unready(self) -> str | None:
+        return "hands its jobs over" if self._stopping.is_set() else await self.workshop.unready()
+
+    async def _metrics(self, accept: str) -> tuple[bytes, str]:
+        slots, held = self.workshop.metrics.slots, len(self.tasks)
+        used = held - self.workshop.slots.resting
+        slots.labels("used").set(used)
+        slots.labels("free").set(0 if self._stopping.is_set() else max(0, self.max_jobs - used))
+        waiting = await self.workshop.backlog.metrics()
+        return await asyncio.to_thread(self._exposition.render, accept, waiting)
 
     async def _leave(self) -> None:
         """Hand over what runs, wait for it, give the lease back."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from shared.clock import mono_s
 from shared.keys import Keys
+from shared.metrics import WorkerMetrics
 from shared.queue import Queue
 from shared.redis import REDIS_FAULTS
 from shared.subscriber import Subscriber
@@ -131,11 +132,14 @@ class Lease:
 class Reaper:
     """Takes over the jobs of workers that have fallen silent. Runs in every worker; the script lets one act."""
 
-    def __init__(self, queue: Queue, lease: Lease, max_attempts: int, retention_s: float) -> None:
+    def __init__(
+        self, queue: Queue, lease: Lease, max_attempts: int, retention_s: float, metrics: WorkerMetrics
+    ) -> None:
         self._queue = queue
         self._lease = lease
         self._max_attempts = max_attempts
         self._retention_s = retention_s
+        self._metrics = metrics
 
     async def run(self) -> None:
         while True:
@@ -151,6 +155,8 @@ class Reaper:
         while (
             reaped := await self._queue.reap(self._max_attempts, self._retention_s, self._lease.judges_until_ms)
         ).worker:
+            self._metrics.takeovers.inc(reaped.requeued + reaped.ended)
+            self._metrics.booked(reaped.booked)
             logger.warning(
                 "worker %s is gone: %d jobs requeued, %d ended", reaped.worker, reaped.requeued, reaped.ended
             )

@@ -11,13 +11,15 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from shared import logs
+from shared.backlog import Backlog
 from shared.clock import mono_s
 from shared.errors import Damaged
 from shared.keys import Keys
 from shared.log import Log
+from shared.metrics import CANCELLED, FIRST, LISTEN, Models, WorkerMetrics
 from shared.orphans import OrphanedRuns
 from shared.presence import Presence
-from shared.prices import Prices
+from shared.prices import Prices, Usage
 from shared.queue import Claim, Full, Queue
 from shared.redis import REDIS_FAULTS, DataError, Scripts, connect, info, is_damage, problem
 from shared.requests import JobRequest
@@ -27,8 +29,10 @@ from shared.subscriber import Subscriber
 from worker.attempt import Attempt, Failed, HandedOver, Lost, Outcome, Stop, Timeouts
 from worker.checker import Checker
 from worker.compactor import Compactor
+from worker.failures import CODES
 from worker.leases import Lease, Reaper
 from worker.orphans import Orphans
+from worker.pace import Paces
 from worker.providers.base import Provider
 from worker.providers.registry import Providers
 from worker.reporter import Reporter
@@ -59,10 +63,16 @@ LEADING_TIMEOUT: Final = 0.3
 """The same where it is about who holds what, as a share of the lease: a renewal that gets no answer has time for two
 more, over a new connection."""
 
+PROBE_S: Final = 0.8
+"""What Redis may take to answer for a probe."""
+
 RETRY_LONGEST_S: Final = 1.0
 MAX_EARLY_CANCELS: Final = 1_000
 LONGEST_ID: Final = 64
 
+
+SCRIPTS_CODES: Final = ("worker_lost", "log_lost", "job_damaged")
+"""What jobs fail with that scripts end by themselves."""
 
 UNREADABLE: Final = JobRequest.model_construct(provider="", model="", messages=[])
 """Stands for a stored request that this version cannot read: its job fails, and its reader is told."""
@@ -92,6 +102,9 @@ class Workshop:
         self._checker = Checker()
         self._presence = Presence(leading, self.keys)
         self._prices = Prices.read(settings.prices)
+        self.metrics = WorkerMetrics(Models(settings, self._prices), (*CODES, *SCRIPTS_CODES))
+        self._paces = Paces(self.metrics)
+        self.backlog = Backlog(leading, self.keys)
         self._subscriber = Subscriber(settings.redis_url)
         self.attempts: dict[str, Attempt] = {}
         self.slots = Slots(settings.max_jobs)
@@ -100,7 +113,7 @@ class Workshop:
             self.queue, self._subscriber, self.keys, settings.lease_s,
             on_cancel=self._cancel, on_lost=self._lose_all, report=reporter.report,
         )  # fmt: skip
-        self._reaper = Reaper(self.queue, self.lease, settings.max_attempts, settings.retention_s)
+        self._reaper = Reaper(self.queue, self.lease, settings.max_attempts, settings.retention_s, self.metrics)
         self.compactor = Compactor(self._log)
         self.providers = Providers(settings)
         self._runs = OrphanedRuns(self._leading, leading, self.keys)
@@ -163,6 +176,9 @@ class Workshop:
         attempt = self._attempt(claim)
         self.attempts[claim.job_id] = attempt
         self._busy.set()
+        self.metrics.attempt(claim.reason or FIRST)
+        if claim.claimed_ms == claim.started_ms:
+            self.metrics.waited(claim.claimed_ms - claim.created_ms)
         if claim.job_id in self._early_cancels:
             attempt.stop(Stop.CANCEL)
         return attempt
@@ -177,7 +193,8 @@ class Workshop:
         except Exception as error:
             logger.exception("job %s attempt %d could not be settled", claim.job_id, claim.attempt)
             if is_damage(error) or isinstance(error, Damaged):
-                await self._insist(lambda: self.queue.bury(claim.worker, [claim.job_id], self.settings.retention_s))
+                bury = partial(self.queue.bury, claim.worker, [claim.job_id])
+                self.metrics.booked(await self._insist(lambda: bury(self.settings.retention_s)))
             else:
                 await self._insist(lambda: self.queue.abandon(claim.worker, [claim.job_id]))
         finally:
@@ -204,6 +221,7 @@ class Workshop:
             tries, deaf = tries + 1, 0 if attempt.spoke else deaf + 1
             following: Attempt | Outcome | None = outcome
             if isinstance(outcome, Failed):
+                self.metrics.failed(attempt.claim.provider, outcome.failure.code)
                 following = await self._after(attempt, outcome, tries, deaf)
             if isinstance(following, Attempt):
                 if following.claim.base == attempt.claim.base:
@@ -256,7 +274,10 @@ class Workshop:
         refused, settlement, left = refusal(why), attempt.settlement(failed), attempt.left_run
         if refused is None and not self.settings.limits:
             return failed
-        pause_s = await self._insist(lambda: self.queue.hang_up(claim, settlement, refused, left))
+        pause_s, began = await self._insist(lambda: self.queue.hang_up(claim, settlement, refused, left))
+        self._book(attempt)
+        if began:
+            self.metrics.paused(claim.provider)
         if pause_s <= (why.retry_after_s or 0):
             return failed
         return replace(failed, failure=why._replace(retry_after_s=pause_s))
@@ -278,6 +299,8 @@ class Workshop:
         if claim is None:
             await self._disown(attempt)
             return None
+        if not goes_on:
+            self._book(attempt)
         if left:
             attempt.leave_run()
             self.orphans.cancel(left)
@@ -285,11 +308,22 @@ class Workshop:
             return claim
         logs.note(attempt=claim.attempt)
         logger.info("attempt at %s, %s", claim.provider, step.reason or "which goes on")
+        self.metrics.attempt(step.reason or LISTEN)
         following = self.attempts[claim.job_id] = self._attempt(claim)
         if attempt.stopped is not None:
             following.stop(attempt.stopped)
         await self._pick_up(following)
         return following
+
+    async def unready(self) -> str | None:
+        """Say why no jobs should be counted on here, or None: it holds a lease, and Redis may be used."""
+        if not self.lease.worker:
+            return "has not started yet"
+        try:
+            async with asyncio.timeout(PROBE_S):
+                return await problem(self._leading)
+        except (*REDIS_FAULTS, TimeoutError):
+            return "Redis does not answer"
 
     def hand_over(self) -> None:
         """Stop every attempt so that other workers go on with the jobs."""
@@ -301,9 +335,11 @@ class Workshop:
         for job_id in await self.queue.held(self.lease.worker) - set(self.attempts):
             logger.warning("job %s was claimed but its claim got lost: it waits again", job_id)
             retention_s = self.settings.retention_s
-            await self.queue.release(
+            released = await self.queue.release(
                 job_id, self.lease.worker, "worker_stopped", retention_s=retention_s, settlement=UNASKED
             )
+            if released is not None:
+                self.metrics.booked(released)
 
     def _attempt(self, claim: Claim) -> Attempt:
         settings, request = self.settings, _readable(claim).asked_of(claim.provider, claim.model)
@@ -312,7 +348,8 @@ class Workshop:
             settings.idle_timeout_s,
             min(request.timeout_s or settings.job_timeout_s, settings.job_timeout_s),
         )
-        return Attempt(claim, request, partial(self._provider, request), self._writer, self._checker, timeouts)
+        provider = partial(self._provider, request)
+        return Attempt(claim, request, provider, self._writer, self._checker, timeouts, self._paces)
 
     def _provider(self, request: JobRequest) -> Provider:
         if not request.messages:
@@ -325,11 +362,18 @@ class Workshop:
         if isinstance(outcome, HandedOver):
             await self._append_rest(attempt)
             settlement = attempt.settlement(outcome)
-            await self._insist(
+            released = await self._insist(
                 lambda: self.queue.release(
                     claim.job_id, claim.worker, "worker_stopped", claim.attempt, retention_s, settlement
                 )
             )
+            if released is None:
+                self.metrics.fenced.inc()
+                return
+            self.metrics.booked(released)
+            # A run is settled with the attempt that hears its end.
+            if not attempt.left_run:
+                self._book(attempt)
             return
         await self._writer.settle(log)
         if isinstance(outcome, Lost):
@@ -338,14 +382,27 @@ class Workshop:
         ending, left = attempt.ending(outcome), attempt.left_run
         last = log.close(ending.event, ending.data)
         end = partial(self._ends.finish, claim, ending.status, last, ending.record)
-        if not await self._insist(lambda: end(retention_s, ending.settlement, left)):
+        finished = await self._insist(lambda: end(retention_s, ending.settlement, left))
+        if finished is None:
+            self.metrics.fenced.inc()
             logger.warning("job %s attempt %d ended %s elsewhere", claim.job_id, claim.attempt, ending.status)
             await self._disown(attempt)
             return
         code = outcome.failure.code if isinstance(outcome, Failed) else None
         logger.info("job ended", extra={"outcome": ending.status, "code": code})
+        self._book(attempt)
+        self.metrics.ended(ending.status, code or "")
+        if ending.status == CANCELLED and finished.cancel_ms is not None:
+            self.metrics.cancel.observe(finished.cancel_ms / 1000)
         if left:
             self.orphans.cancel(left)
+
+    def _book(self, attempt: Attempt) -> None:
+        """Count what a call took, once, when a script has settled it."""
+        claim, settlement = attempt.claim, attempt.settled
+        if isinstance(settlement, Usage) and not attempt.booked:
+            attempt.booked = True
+            self.metrics.settled_at(claim.provider, claim.model, settlement, claim.rates)
 
     async def _append_rest(self, attempt: Attempt) -> None:
         """Append what an attempt has not appended yet, for the next one to go on from."""
@@ -383,6 +440,7 @@ class Workshop:
             self._early_cancels.add(job_id)
 
     def _lose_all(self) -> None:
+        self.metrics.lease_losses.inc()
         for attempt in list(self.attempts.values()):
             attempt.stop(Stop.LOST)
 

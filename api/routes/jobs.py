@@ -22,7 +22,7 @@ from api.state import State, state
 from api.stream import LogResponse
 from api.submission import submit
 from shared.clock import iso
-from shared.events import EventId, dump
+from shared.events import CANCELLED, EventId, dump
 from shared.jobs import CancelOutcome, Job, Status
 from shared.requests import JobRequest
 
@@ -141,6 +141,9 @@ async def cancel_and_wait(here: State, job_id: str) -> CancelOutcome:
     try:
         async with deadline():
             outcome = await here.jobs.cancel(job_id, here.settings.retention_s)
+        if outcome in ("cancelled_before_start", "cancelled"):
+            # By this script: what runs is ended, and counted, by its worker.
+            here.metrics.ended(CANCELLED)
         if outcome != "cancelling":
             return outcome
         async with asyncio.timeout(CONFIRM_S), aclosing(reader.batches()) as batches:

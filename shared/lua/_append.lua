@@ -4,6 +4,8 @@
 -- Says also whether the log's top is now what the last of them made it, and nothing that came later.
 -- `length`: of the log when all before the first event are there; XADD itself refuses what is not above the top.
 -- `at`: where in ARGV the events begin, a name and data each; the first one's id is attempt-seq.
+-- Readers are told when: all that a script appends has one moment, `<s> <µs>` of Redis' clock.
+local appended
 local function append(job, log, attempt, seq, length, at, count)
   local held, lines, ok = redis.call('XLEN', log), {}, true
   local fresh = count == 0 and held == length
@@ -23,6 +25,13 @@ local function append(job, log, attempt, seq, length, at, count)
     end
     lines[i + 1] = id .. '\n' .. event .. '\n' .. data
   end
-  if lines[1] then tell(log, table.concat(lines, '\n')) end
+  if lines[1] then
+    if not appended then
+      local time = redis.call('TIME')
+      appended = time[1] .. ' ' .. time[2]
+    end
+    lines[#lines + 1] = appended
+    tell(log, table.concat(lines, '\n'))
+  end
   return ok, fresh
 end

@@ -14,4 +14,6 @@ local function end_job(prefix, id, status, error, retention_ms, now)
   redis.call('PEXPIRE', job, retention_ms)
   redis.call('PEXPIRE', log, retention_ms)
   leave_chat(chat, id, retention_ms)
+  local asked = status == 'cancelled' and tonumber(redis.call('HGET', job, 'cancel_ms') or '')
+  book_end(status, error and string.match(error, '"code":"([a-z_]+)"') or '', asked and now - asked or -1)
 end

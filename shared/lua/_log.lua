@@ -8,7 +8,8 @@ local function add(log, id, event, data)
   return added and true
 end
 
--- Tell whoever reads a log what is new in it: id, event and data, a line each, for one event or several.
+-- Tell whoever reads a log what is new in it: id, event and data, a line each, for one event or several; the moment of an append
+-- (_append.lua) may be behind them.
 -- The channel is named like the log.
 local function tell(log, lines)
   redis.call('PUBLISH', log, lines)

@@ -67,6 +67,7 @@ local function bury(prefix, id, retention_ms, now)
     redis.call('PEXPIRE', job, retention_ms)
     local usage = '{"input_tokens":0,"cached_input_tokens":0,"output_tokens":0,"estimated":true}'
     local told, said = pcall(function() return say(log, next_id(log), 'failed', '{' .. error .. ',"usage":' .. usage .. '}') end)
+    book_end('failed', 'job_damaged', -1)
     if told and said then redis.call('PEXPIRE', log, retention_ms) else redis.call('DEL', log) end
   end
   if worker then

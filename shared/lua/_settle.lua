@@ -63,6 +63,8 @@ local function settle(prefix, id, how, now)
     unpriced = 1
   end
 
+  if how == 'estimate' then book_call(provider or '', model or '', input, cached, output, reasoning, cost) end
+
   local names = {'requests', 'input_tokens', 'cached_input_tokens', 'output_tokens', 'reasoning_tokens', 'estimated', 'cost', 'unpriced'}
   local amounts = {1, input, cached, output, reasoning, estimated, cost, unpriced}
   local totals, i = {}, 1

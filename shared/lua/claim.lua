@@ -5,12 +5,13 @@
 -- ARGV: worker, how many, lease ms, key prefix, arq's job prefix, retention ms, 1 to cancel jobs that nobody reads,
 --       the limits by scope as JSON ('' for none)
 -- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now, log length,
---          provider, model, fallbacks used, what a token costs there, used in all, bookmark of the provider's run or ''}, …},
---          {discarded ids}, ms until the next line is to be looked at (-1: a call or a job will say so)}.
+--          provider, model, fallbacks used, what a token costs there, used in all, bookmark of the provider's run or '',
+--          why it begins ('' for the first)}, …},
+--          {discarded ids}, ms until the next line is to be looked at (-1: a call or a job will say so), what it has booked}.
 local worker, at_most, lease_ms, prefix = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local MOVES = 100 -- jobs that go into lines in one go: about a millisecond
 local lease = redis.call('ZSCORE', KEYS[3], worker)
-if not lease or tonumber(lease) == 0 then return {0, {}, {}, -1} end
+if not lease or tonumber(lease) == 0 then return {0, {}, {}, -1, booked} end
 
 local now = now_ms()
 redis.call('ZADD', KEYS[3], now + lease_ms, worker)
@@ -133,7 +134,8 @@ local function open(id, record)
     if limited and not record.run then take(prefix, id, record.provider, record.model, limits, tonumber(record.input_estimate or 0), now) end
     local length = redis.call('XLEN', log)
     claimed[#claimed + 1] = {id, attempt, base, record.request, tonumber(record.created_ms), tonumber(started), now, length,
-      record.provider, record.model, tonumber(record.fallback or 0), record.rates, record.used, record.run or ''}
+      record.provider, record.model, tonumber(record.fallback or 0), record.rates, record.used, record.run or '',
+      attempt == 1 and '' or record.restart_reason or 'worker_lost'}
   else
     -- Without its log nobody could read it.
     redis.call('SREM', KEYS[4], id)
@@ -248,4 +250,4 @@ else
   redis.call('LTRIM', KEYS[2], 0, math.max(waiting, 1) - 1)
 end
 local opens = limited and tonumber(redis.call('ZRANGEBYSCORE', KEYS[5], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2])
-return {1, claimed, discarded, opens and opens - now or -1}
+return {1, claimed, discarded, opens and opens - now or -1, booked}

@@ -6,7 +6,7 @@
 --       API process that streams the job ('' for none), streams of the owner there, streams in all, ms its word is good for,
 --       retention ms of the chat's answer that it interrupts ('' for none), then the record's fields and values
 -- Returns {outcome, POSTs of the last minute, ms until they are fewer, the owner's live jobs, …}, where … is for
---   'created'   job id, created ms; also of a repeat after a lost reply
+--   'created'   job id, created ms, jobs that it has ended (its chat's waiting answer); also of a repeat after a lost reply
 --   'replayed'  job id, created ms, status ('' when the job is gone)
 --   'mismatch'  nothing: the idempotency key stands for another request
 --   'chat'      nothing: the chat has a live answer, which is not to be interrupted
@@ -22,7 +22,7 @@ local function answer(outcome, ...)
 end
 
 local existing = redis.call('HGET', KEYS[1], 'created_ms')
-if existing then return answer('created', id, tonumber(existing)) end
+if existing then return answer('created', id, tonumber(existing), 0) end
 
 local stored = key and redis.call('GET', key)
 if stored then
@@ -45,7 +45,8 @@ if process ~= '' and not open_stream(prefix, owner, process, here, most_streams,
   return answer('streams', 0)
 end
 
-if chat then jobs = jobs - chat.take(prefix, id, live_ms) end
+local interrupted = chat and chat.take(prefix, id, live_ms) or 0
+jobs = jobs - interrupted
 redis.call('HSET', KEYS[1], 'status', 'queued', 'created_ms', now, 'attempt', 0, 'losses', 0, 'owner', owner, unpack(ARGV, 17))
 redis.call('PEXPIRE', KEYS[1], live_ms)
 redis.call('SET', KEYS[4], ARGV[2], 'PX', live_ms)
@@ -79,4 +80,4 @@ if grace_s then
 end
 
 if redis.call('LLEN', KEYS[7]) < redis.call('ZCARD', KEYS[3]) then redis.call('LPUSH', KEYS[7], 1) end
-return answer('created', id, now)
+return answer('created', id, now, interrupted)

@@ -3,16 +3,19 @@
 -- ARGV: job id, worker, attempt, status, retention ms, key prefix, how to settle the call, bookmark of a run that
 --       is left behind ('' for none), seq of the first event, entries before it, number of events,
 --       then per event: name, data, then the record's fields and values
--- Returns 1 when it ended so, also before (a repeat after a lost reply); 0 when the job is not this worker's any more.
+-- Returns {1 when it ended so, also before (a repeat after a lost reply), 0 when the job is not this worker's any more;
+--          ms since somebody asked for its end, -1 when nobody did}.
 local id, worker, attempt, status = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'owner', 'chat')
-if record[2] ~= worker or record[3] ~= attempt then return 0 end
-if record[1] == status then return 1 end
-if record[1] ~= 'running' then return 0 end
+local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'owner', 'chat', 'cancel_ms')
+if record[2] ~= worker or record[3] ~= attempt then return {0, -1} end
+local now = now_ms()
+local asked = tonumber(record[6] or '')
+local ended = {1, asked and now - asked or -1}
+if record[1] == status then return ended end
+if record[1] ~= 'running' then return {0, -1} end
 
 local count = tonumber(ARGV[11])
-if not append(KEYS[1], KEYS[2], attempt, tonumber(ARGV[9]), tonumber(ARGV[10]), 12, count) then return 0 end
-local now = now_ms()
+if not append(KEYS[1], KEYS[2], attempt, tonumber(ARGV[9]), tonumber(ARGV[10]), 12, count) then return {0, -1} end
 settle(ARGV[6], id, ARGV[7], now)
 redis.call('HSET', KEYS[1], 'status', status, 'finished_ms', now, unpack(ARGV, 12 + 2 * count))
 redis.call('HDEL', KEYS[1], 'run')
@@ -26,4 +29,4 @@ redis.call('SREM', KEYS[5], id)
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
 leave_chat(record[5], id, ARGV[5])
-return 1
+return ended

@@ -1,12 +1,12 @@
 -- Take the jobs of one worker whose lease has run out: requeue each, or end it when it has no attempt left.
 -- KEYS: leases, queue, wake
 -- ARGV: key prefix, attempts a job gets, retention ms, jobs at most in one go, until when the reaper may judge (ms)
--- Returns {worker or '', requeued, ended, 1 when that worker has jobs left}.
+-- Returns {worker or '', requeued, ended, 1 when that worker has jobs left, what it has booked}.
 local prefix, max_attempts, now = ARGV[1], tonumber(ARGV[2]), now_ms()
 -- Sent in time and run late, after a pause of Redis itself, it would find every lease run out, the reaper's own too.
-if now > tonumber(ARGV[5]) then return {'', 0, 0, 0} end
+if now > tonumber(ARGV[5]) then return {'', 0, 0, 0, booked} end
 local worker = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1)[1]
-if not worker then return {'', 0, 0, 0} end
+if not worker then return {'', 0, 0, 0, booked} end
 
 -- Revoked first: from here on the worker itself cannot prolong it.
 redis.call('ZADD', KEYS[1], 0, worker)
@@ -42,7 +42,7 @@ for _, id in ipairs(redis.call('SRANDMEMBER', running, ARGV[4])) do
   local outcome = insist(prefix, id, ARGV[3], now, function() return pass_on(id) end) or 'ended'
   if outcome == 'requeued' then requeued = requeued + 1 elseif outcome == 'ended' then ended = ended + 1 end
 end
-if redis.call('EXISTS', running) == 1 then return {worker, requeued, ended, 1} end
+if redis.call('EXISTS', running) == 1 then return {worker, requeued, ended, 1, booked} end
 redis.call('ZREM', KEYS[1], worker)
 redis.call('DEL', cancels)
-return {worker, requeued, ended, 0}
+return {worker, requeued, ended, 0, booked}

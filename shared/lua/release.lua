@@ -2,9 +2,9 @@
 -- Only its holder may.
 -- KEYS: job, queue, wake, the worker's running jobs, the worker's cancels
 -- ARGV: job id, worker, attempt ('' for whichever it holds), reason, key prefix, retention ms, how to settle the call
--- Returns 1 when it waits again or has ended, 0 when the job is not this worker's any more.
+-- Returns {1 when it waits again or has ended, 0 when the job is not this worker's any more; what it has booked}.
 local now = now_ms()
-return insist(ARGV[5], ARGV[1], ARGV[6], now, function()
+local held = insist(ARGV[5], ARGV[1], ARGV[6], now, function()
   local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'turn', 'cancel_ms')
   if record[1] ~= 'running' or record[2] ~= ARGV[2] then return 0 end
   if ARGV[3] ~= '' and record[3] ~= ARGV[3] then return 0 end
@@ -21,3 +21,4 @@ return insist(ARGV[5], ARGV[1], ARGV[6], now, function()
   redis.call('HDEL', KEYS[1], 'worker')
   return 1
 end) or 1
+return {held, booked}

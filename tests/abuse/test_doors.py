@@ -28,6 +28,7 @@ DOORS: dict[tuple[str, str], str] = {
     ("*", "/page"): PUBLIC,
     ("GET", "/livez"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,
+    ("GET", "/metrics"): PUBLIC,
     ("GET", "/openapi.json"): PUBLIC,
     ("HEAD", "/openapi.json"): PUBLIC,
     ("GET", "/v1/ops"): OPS,

@@ -38,7 +38,7 @@ CHECKS = [
     not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
     checks.response_headers_conformance, checks.response_schema_conformance,
 ]  # fmt: skip
-PUBLIC = ("/livez", "/readyz")
+PUBLIC = ("/livez", "/readyz", "/metrics")
 FITTING, MISFIT = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")

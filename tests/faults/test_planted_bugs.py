@@ -8,7 +8,7 @@ import pytest
 from api import dialect, hub, relay
 from shared.events import EventId
 from shared.log import Append, Log
-from shared.queue import Queue
+from shared.queue import Finished, Queue
 from shared.requests import JobRequest
 from tests.faults.scene import Scene
 from tests.provider import Silence, Text, Tokens, Wait
@@ -137,7 +137,7 @@ def last_event_doubled_by_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
 def last_event_doubled_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     finish = Queue.finish
 
-    async def doubled(self: Queue, claim: object, status: str, last: Append, *rest: object) -> bool:
+    async def doubled(self: Queue, claim: object, status: str, last: Append, *rest: object) -> Finished | None:
         twice = last._replace(events=[*last.events, last.events[-1]])
         return await finish(self, claim, status, twice, *rest)  # type: ignore[arg-type]
 

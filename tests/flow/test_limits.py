@@ -78,11 +78,11 @@ class Desk:
         return await self.queue.claim(worker, at_most, 60)
 
     async def fail(self, claim: Claim, refusal: Refusal | None = None) -> float:
-        return await self.queue.hang_up(claim, prices.Usage(), refusal)
+        return (await self.queue.hang_up(claim, prices.Usage(), refusal)).wait_s
 
     async def end(self, claim: Claim) -> bool:
         last = Append(claim.job_id, "w", EventId(claim.attempt, 1), claim.log_length, [("completed", b"{}")])
-        return await self.queue.finish(claim, "completed", last, {}, 60)
+        return await self.queue.finish(claim, "completed", last, {}, 60) is not None
 
 
 async def test_calls_at_once_are_never_more_than_the_limit_over_two_workers(bare: Stack) -> None:

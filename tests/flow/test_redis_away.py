@@ -4,12 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import httpx2
 import pytest
 
 from tests.client import body, text
 from tests.provider import ScriptedProvider, Silence, Text, Tokens, Wait
+from tests.scrape import scrape
 from tests.stack import Stack, eventually
-from tests.valkey import valkey
+from tests.valkey import free_port, valkey
 
 
 @pytest.fixture
@@ -84,6 +86,32 @@ async def test_processes_may_start_before_redis(own: Stack) -> None:
     own.valkey.start()
     await starting
     assert (await client.all_events(await client.submit()))[-1].event == "completed"
+
+
+async def test_a_worker_is_alive_and_not_ready_while_redis_is_away(own: Stack) -> None:
+    own.valkey.kill()
+    port = free_port()
+    starting = asyncio.create_task(own.worker_process(REJOIN_WORKER_PORT=str(port)))
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+
+        async def says(path: str, status: int) -> bool:
+            try:
+                return (await http.get(path)).status_code == status
+            except httpx2.TransportError:
+                return False
+
+        await eventually(lambda: says("/livez", 200), 20)
+        assert await says("/readyz", 503)
+        assert (await scrape(str(http.base_url)))("rejoin_redis_up") == 0
+        own.valkey.start()
+        await starting
+        await eventually(lambda: says("/readyz", 200))
+        own.valkey.kill()
+        assert await says("/readyz", 503)
+        assert await says("/livez", 200)
+        found = await scrape(str(http.base_url))
+        assert (found("rejoin_redis_up"), found("rejoin_slots", state="free")) == (0, 200)
+        assert "rejoin_queue_depth" not in found.names()
 
 
 async def test_a_full_redis_fails_the_answer_and_keeps_what_is_there_readable(own: Stack) -> None:

@@ -189,7 +189,7 @@ class Bare:
             self.id, claim.worker, EventId(claim.attempt, written + 1), claim.log_length + written,
             [("completed", dump({}))],
         )  # fmt: skip
-        return await self.queue.finish(claim, "completed", last, {}, 60, settlement)
+        return await self.queue.finish(claim, "completed", last, {}, 60, settlement) is not None
 
     async def spent(self) -> Spent:
         return (await self.jobs.get(self.id)).spent
