@@ -132,6 +132,11 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
+    def peak_bytes(self) -> int:
+        """Return the most memory that it has had."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None

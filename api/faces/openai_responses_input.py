@@ -20,6 +20,8 @@ _ITEM_ID: Final = re.compile(r"(msg|rs|fc)_([0-9a-f]{32})_[0-9]{1,6}")
 MOST_NAMED: Final = 200
 """Responses that one input may name: each is read from Redis."""
 
+AT_ONCE: Final = 8
+
 _SPOKEN: Final = ("user", "assistant", "system", "developer")
 _SAID_BEFORE: Final = frozenset(("id", "status", "type", "role", "content", "phase"))
 """What a message may have: an answer that is given back has more to it than its text."""
@@ -32,7 +34,7 @@ class Named(NamedTuple):
 
     job: Job
     items: Mapping[str, dict[str, Any]]
-    """Its output by the items' ids, where it was asked for."""
+    """What it is asked for of its output, by the items' ids."""
 
 
 def _wrong(place: str, why: str) -> Problem:
@@ -46,11 +48,15 @@ async def conversation(
     before = [] if previous_id is None else await _before(here, caller, previous_id)
     items: Items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     named = await _named(here, caller, items)
-    messages = [*before, *_Reading(named).messages(items)]
+    messages = [*before, *_Reading(named, here.settings.max_body_bytes).messages(items)]
     # What was given before counts again: no conversation grows without bound by naming itself.
     if (before or named) and len(dump(messages)) > here.settings.max_body_bytes:
-        raise Problem(413, "conversation_too_large", f"A conversation may have {here.settings.max_body_bytes} bytes.")
+        raise _too_large(here.settings.max_body_bytes)
     return messages
+
+
+def _too_large(most_bytes: int) -> Problem:
+    return Problem(413, "conversation_too_large", f"A conversation may have {most_bytes} bytes.")
 
 
 async def _job(here: State, caller: Caller, job_id: str) -> Job | None:
@@ -74,36 +80,57 @@ async def _before(here: State, caller: Caller, id: str) -> list[dict[str, Any]]:
         raise _wrong("previous_response_id", "the response has not ended yet")
     request, story = await asyncio.gather(here.jobs.request(job.id), story_of(here, job))
     messages = [message.model_dump(exclude_defaults=True) for message in request.messages]
-    return messages + _Reading({}).answer(story.response()["output"], job.reasoning_blocks)
+    reading = _Reading({}, here.settings.max_body_bytes)
+    return messages + reading.answer(story.response()["output"], job.reasoning_blocks)
 
 
 async def _named(here: State, caller: Caller, items: Items) -> dict[str, Named]:
-    """Return the caller's responses that items name, by their job's id."""
-    wanted: dict[str, bool] = {}
+    """Return the caller's responses that items name, by their job's id. Raises the problem of too many, or too long."""
+    wanted: dict[str, set[str]] = {}
     for item in items:
         kind = item.get("type")
         if kind in ("reasoning", "item_reference") and (match := _ITEM_ID.fullmatch(str(item.get("id")))):
-            job_id = f"job_{match[2]}"
-            wanted[job_id] = wanted.get(job_id, False) or kind == "item_reference"
+            referred = wanted.setdefault(f"job_{match[2]}", set())
+            if kind == "item_reference":
+                referred.add(match[0])
     if len(wanted) > MOST_NAMED:
         raise _wrong("input", f"names items of more than {MOST_NAMED} responses")
-    found = await asyncio.gather(*[_one_named(here, caller, *one) for one in wanted.items()])
-    return {one.job.id: one for one in found if one is not None}
+    found: dict[str, Named] = {}
+    asked, size = list(wanted.items()), 0
+    for few in (asked[at : at + AT_ONCE] for at in range(0, len(asked), AT_ONCE)):
+        for one in await asyncio.gather(*[_one_named(here, caller, *each) for each in few]):
+            if one is not None:
+                found[one.job.id] = one
+                # A name is short, and what it stands for is not.
+                size += sum(map(_least_size, one.items.values()))
+        if size > here.settings.max_body_bytes:
+            raise _too_large(here.settings.max_body_bytes)
+    return found
 
 
-async def _one_named(here: State, caller: Caller, job_id: str, with_items: bool) -> Named | None:
+async def _one_named(here: State, caller: Caller, job_id: str, referred: set[str]) -> Named | None:
     job = await _job(here, caller, job_id)
     if job is None:
         return None
-    output = (await story_of(here, job)).response()["output"] if with_items else []
-    return Named(job, {item["id"]: item for item in output})
+    output = (await story_of(here, job)).response()["output"] if referred else []
+    return Named(job, {item["id"]: item for item in output if item["id"] in referred})
+
+
+def _least_size(item: Mapping[str, Any]) -> int:
+    """Return how many bytes an item of ours has at least, as part of a conversation; thinking is told by its job."""
+    if item["type"] == "message":
+        return sum(len(part.get("text") or part.get("refusal") or "") for part in item["content"])
+    return len(item.get("arguments", ""))
 
 
 class _Reading:
     """Reads items one behind the other: what an assistant thought, said and called is one turn of it."""
 
-    def __init__(self, named: Mapping[str, Named]) -> None:
+    def __init__(self, named: Mapping[str, Named], most_bytes: int) -> None:
         self._named = named
+        self._most_bytes = most_bytes
+        self._referred_bytes = 0
+        """What has been put in the place of references; at least."""
         self._messages: list[dict[str, Any]] = []
         self._turn: dict[str, Any] | None = None
         """The assistant's, while it goes on."""
@@ -196,6 +223,10 @@ class _Reading:
         found = None if named is None else named.items.get(id)
         if found is None:
             raise _wrong(f"{place}.id", "there is no such item")
+        # Each time anew: one long answer can be named as often as a body has room for its id.
+        self._referred_bytes += _least_size(found)
+        if self._referred_bytes > self._most_bytes:
+            raise _too_large(self._most_bytes)
         return found
 
 

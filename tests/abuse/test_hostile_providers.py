@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count, repeat
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from tests.abuse.attacker import CHUNKED, OPEN, SSE, Attack, Attacker, begin, ca
 from tests.abuse.attacker import text as delta
 from tests.client import Client, text
 from tests.provider import Stamps, Text
-from tests.stack import Process, Stack, eventually
+from tests.stack import Stack, eventually
 from worker.providers.sse import EventTooLarge, SseDecoder
 
 DIALECTS = ("openai", "anthropic")
@@ -372,12 +371,6 @@ FLOODS: dict[str, tuple[Attack, set[str]]] = {
 MB = 1024 * 1024
 
 
-def peak_rss(process: Process) -> int:
-    """Return the most memory that a process has had, in bytes."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-
-
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_what_never_ends_is_cut(bare: Stack, dialect: str) -> None:
     """CWE-770, CWE-400, CWE-407: with bounded memory, and another job on the same worker goes on in time."""
@@ -399,12 +392,12 @@ async def test_what_never_ends_is_cut(bare: Stack, dialect: str) -> None:
             if codes is NO_BODY and dialect == "anthropic":
                 # Below the dialects: once is enough.
                 continue
-            before = peak_rss(worker)
+            before = worker.peak_bytes()
             lags.clear()
             events = await asyncio.wait_for(client.all_events(await client.submit(name, dialect)), 40)
             await eventually(lambda name=name: name in attacker.left)  # type: ignore[misc]
             await eventually(lambda: lags)
-            code, longest, grown = events[-1].data.get("code"), max(lags), peak_rss(worker) - before
+            code, longest, grown = events[-1].data.get("code"), max(lags), worker.peak_bytes() - before
             size = sum(len(dump(told.data)) for told in events)
             if code not in codes or size > 7 * most or longest > 0.5 or grown > 64 * MB:
                 wrong[name] = [code, size, longest, grown]

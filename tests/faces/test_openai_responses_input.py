@@ -10,6 +10,7 @@ from tests.faces.conftest import PROVIDERS, openai_client
 from tests.faces.responses import WEATHER, lost, streamed
 from tests.provider import Finish, Reasoning, Silence, Text, ToolCall
 from tests.stack import Stack
+from tests.valkey import free_port
 
 CALL = ToolCall("call_1", "get_weather", '{"city":"Paris"}')
 RESULT: Any = {"type": "function_call_output", "call_id": "call_1", "output": "20 °C"}
@@ -155,3 +156,20 @@ async def test_what_is_not_stored_cannot_be_gone_on_from(stack: Stack, chat: ope
     with pytest.raises(openai.BadRequestError) as refusal:
         await chat.responses.create(model="openai/m", input="Hi", previous_response_id=first.response.id)
     assert refusal.value.code == "previous_response_not_found"
+
+
+async def test_an_item_that_is_named_a_thousand_times_is_refused_before_it_is_put_together(bare: Stack) -> None:
+    """Its name is short: what a body has room for would take gigabytes."""
+    bare.configure(max_body_bytes=100_000)
+    await bare.worker()
+    port = free_port()
+    process = await bare.api_process(port)
+    bare.provider.script("m", Text("y" * 90_000))
+    async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0) as client:
+        first = await client.responses.create(model="m", input="Hi")
+        before = process.peak_bytes()
+        named: Any = {"type": "item_reference", "id": first.output[0].id}
+        with pytest.raises(openai.APIStatusError) as refusal:
+            await client.responses.create(model="m", input=[named] * 1_200)
+    assert (refusal.value.status_code, refusal.value.code) == (413, "conversation_too_large")
+    assert process.peak_bytes() - before < 20_000_000
