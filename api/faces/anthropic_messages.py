@@ -15,7 +15,6 @@ from api.faces.anthropic_messages_request import MessagesRequest, Prompt
 from api.faces.anthropic_messages_turns import AssistantTurn, thoughts_of, unfinished_from
 from api.faces.anthropic_thoughts import NONE, Thoughts, recalled
 from api.faces.document import HAPPENS, STREAM, AnthropicErrorBody, refusals
-from api.faces.failures import unfinished
 from api.faces.target import Target, target
 from api.faces.waiting import Whole, whole
 from api.idempotency import PARAMETER
@@ -25,7 +24,6 @@ from api.state import State, state
 from api.stream import LogResponse
 from api.submission import submit
 from shared.capabilities import prefills
-from shared.events import COMPLETED
 
 router = APIRouter(route_class=Direct)
 
@@ -56,11 +54,9 @@ async def messages(request: Request, caller: Asking) -> Response:
     if asked.stream:
         return LogResponse(here.hub, reader, Events(job_id, asks, job.input_estimate(), **how), headers)
     content = Content(job_id, **how)
-    ended = await whole(request, here, reader, content.add)
+    answered = await whole(request, here, reader, headers, content.add)
     try:
-        if ended.end.event != COMPLETED:
-            raise unfinished(ended.end.event, ended.end.data)
-        return json_response(_message(ended, content), 200, headers)
+        return json_response(_message(job_id, answered, content), 200, headers)
     except Problem as refusal:
         refusal.headers |= headers
         raise
@@ -92,14 +88,14 @@ async def _thoughts(here: State, caller: Caller, asked: MessagesRequest, asks: T
     return await recalled(here, caller, asks, list(thoughts_of(asked.messages)), needed_from)
 
 
-def _message(ended: Whole, content: Content) -> dict[str, Any]:
-    job, data = ended.job, ended.end.data
+def _message(job_id: str, answered: Whole, content: Content) -> dict[str, Any]:
+    data = answered.end
     return {
-        "id": message_id(job.id),
+        "id": message_id(job_id),
         "type": "message",
         "role": "assistant",
-        "model": f"{job.provider}/{job.model}",
+        "model": answered.model,
         "content": content.blocks(cut=data["finish_reason"] == "length"),
-        **stop(data, called=content.called, refused=bool(ended.answer.refusal)),
+        **stop(data, called=content.called, refused=bool(answered.answer.refusal)),
         "usage": {**usage(data["usage"]), "service_tier": "standard"},
     }

@@ -24,6 +24,7 @@ from api.state import state
 from api.stream import LogResponse
 from api.submission import submit
 from shared.events import COMPLETED, TOKEN, Entry, dump, quoted_text
+from shared.jobs import Created
 
 router = APIRouter(route_class=Direct)
 
@@ -51,12 +52,8 @@ async def chat_completions(request: Request, caller: Asking) -> Response:
     if asked.stream:
         shows_usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
         return LogResponse(here.hub, reader, Chunks(created.id, created.created_ms, asks, shows_usage), headers)
-    ended = await whole(request, here, reader)
-    if ended.end.event != COMPLETED:
-        refusal = unfinished(ended.end.event, ended.end.data)
-        refusal.headers |= headers
-        raise refusal
-    return json_response(completion(ended), 200, headers)
+    answered = await whole(request, here, reader, headers)
+    return json_response(completion(created, answered), 200, headers)
 
 
 def _id(job_id: str) -> str:
@@ -84,9 +81,9 @@ def _usage(usage: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def completion(ended: Whole) -> dict[str, Any]:
+def completion(created: Created, answered: Whole) -> dict[str, Any]:
     """Return a whole answer as a `chat.completion`."""
-    job, answer = ended.job, ended.answer
+    answer = answered.answer
     said = answer.text.removesuffix(answer.refusal)
     message: dict[str, Any] = {"role": "assistant", "content": said or None, "refusal": answer.refusal or None}
     if answer.reasoning:
@@ -99,12 +96,12 @@ def completion(ended: Whole) -> dict[str, Any]:
     elif not answer.refusal:
         message["content"] = said
     return {
-        "id": _id(job.id),
+        "id": _id(created.id),
         "object": "chat.completion",
-        "created": job.created_ms // 1000,
-        "model": f"{job.provider}/{job.model}",
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(ended.end.data)}],
-        "usage": _usage(ended.end.data["usage"]),
+        "created": created.created_ms // 1000,
+        "model": answered.model,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(answered.end)}],
+        "usage": _usage(answered.end["usage"]),
     }
 
 

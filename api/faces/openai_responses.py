@@ -14,7 +14,6 @@ from api.deadline import deadline
 from api.dialect import Translation
 from api.document import body_of
 from api.faces.document import HAPPENS, STREAM, OpenAIErrorBody, refusals
-from api.faces.failures import unfinished
 from api.faces.openai_responses_input import conversation
 from api.faces.openai_responses_object import (
     FACE,
@@ -35,8 +34,8 @@ from api.routes.jobs import cancel_and_wait, json_response
 from api.state import State, state
 from api.stream import LogResponse
 from api.submission import submit
-from shared.errors import JobLive, JobNotFound
-from shared.events import COMPLETED, START, Entry, dump
+from shared.errors import JobLive, JobNotFound, Unavailable
+from shared.events import START, Entry, dump
 from shared.jobs import Job
 from shared.quotas import quota_of
 from shared.redis import REDIS_FAULTS
@@ -92,13 +91,11 @@ async def create(request: Request, caller: Asking) -> Response:
         assert reader is not None
         return LogResponse(here.hub, reader, Events(story), headers, forget)
     if reader is not None:
-        ended = await whole(request, here, reader, story.read)
-        if ended.end.event != COMPLETED:
-            refusal = unfinished(ended.end.event, ended.end.data)
-            refusal.headers |= headers
-            raise refusal
-        if forget is not None:
-            await forget()
+        try:
+            await whole(request, here, reader, headers, story.read)
+        finally:
+            if forget is not None and story.ended:
+                await forget()
     elif created.replayed:
         async with deadline():
             story = await story_of(here, await here.access.job(caller, created.id))
@@ -189,6 +186,6 @@ async def _job(here: State, caller: Caller, id: str) -> Job:
 
 async def _forget(here: State, job_id: str, owner: str) -> None:
     """Delete what was not to be stored; should Redis be away, it goes with its retention."""
-    with suppress(JobNotFound, JobLive, *REDIS_FAULTS):
+    with suppress(JobNotFound, JobLive, Unavailable, *REDIS_FAULTS):
         async with deadline():
             await here.jobs.delete(job_id, owner)

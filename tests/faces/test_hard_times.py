@@ -11,6 +11,7 @@ import pytest
 
 from shared.events import TOKEN
 from tests.faces.conftest import anthropic_client, openai_client
+from tests.faults.proxy import Proxy
 from tests.provider import Reasoning, ScriptedProvider, Silence, Text, Tokens, ToolCall, Wait
 from tests.stack import Stack, eventually
 from tests.valkey import valkey
@@ -170,8 +171,10 @@ async def test_at_the_server_s_exit_nobody_takes_a_part_for_the_whole(
     await stack.apis[0].stop()
     with pytest.raises(client.cut):
         await streaming
-    with pytest.raises(client.busy):
+    with pytest.raises(client.busy) as refusal:
         await waiting
+    refused: Any = refusal.value
+    assert refused.response.headers["x-job-id"].startswith("job_")
     assert seen == ["half"]
 
 
@@ -206,6 +209,21 @@ async def test_redis_may_be_killed_in_mid_answer(own: Stack, face: Callable[[Sta
     _, whole = await asyncio.wait_for(asyncio.gather(*tasks), 15)
     assert "".join(seen) == "one two three four five"
     assert "one two three four five" in str(whole)
+
+
+@FACES
+async def test_an_answer_that_has_come_needs_no_redis_any_more(bare: Stack, face: Callable[[Stack], Face]) -> None:
+    """A refusal then would make the SDKs ask once more, at their defaults, and somebody pay twice."""
+    gate = bare.provider.gate()
+    bare.provider.script("m", Text("one "), Wait(gate), Text("two"))
+    await bare.worker()
+    async with Proxy(bare.valkey.port) as proxy:
+        await bare.api(redis_url=proxy.url)
+        waiting = asyncio.create_task(face(bare).whole("openai/m"))
+        await gate.reached()
+        proxy.hold(b"HMGET")
+        gate.open()
+        assert "one two" in str(await waiting)
 
 
 @FACES

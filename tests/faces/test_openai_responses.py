@@ -239,6 +239,13 @@ async def test_what_is_not_to_be_stored_is_its_own_connection_s_alone(stack: Sta
     await eventually(lambda: _gone(stack, last.response.id, whole.id))
 
 
+async def test_what_is_not_to_be_stored_is_gone_when_it_has_failed_too(stack: Stack, chat: openai.AsyncOpenAI) -> None:
+    stack.provider.script("m", Text("half"), StreamError("server_error"))
+    with pytest.raises(openai.InternalServerError) as refusal:
+        await chat.responses.create(model="openai/m", input="Hi", store=False)
+    assert await _gone(stack, refusal.value.response.headers["x-job-id"])
+
+
 async def _gone(stack: Stack, *ids: str) -> bool:
     return not any([await stack.redis.exists(stack.keys.job(id.replace("resp_", "job_"))) for id in ids])
 
