@@ -40,6 +40,8 @@ class Job:
     first_token_at: datetime | None = None
     finished_at: datetime | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    events_url: str | None = None
+    """Where a browser's `EventSource` reads it without a key, for ten minutes; relative to the server."""
     outcome: str | None = None
     """What a cancel has come to: `cancelled_before_start`, `cancelled`, `cancelling` or `already_finished`."""
     replayed: bool = False
@@ -53,7 +55,7 @@ class Job:
     @classmethod
     def of(cls, told: Mapping[str, Any], *, replayed: bool = False) -> Self:
         plain = ("id", "status", "provider", "model", "text", "reasoning", "parsed", "finish_reason", "cost_usd")
-        given: dict[str, Any] = {name: told.get(name) for name in (*plain, "outcome")}
+        given: dict[str, Any] = {name: told.get(name) for name in (*plain, "outcome", "events_url")}
         for name in ("created_at", "started_at", "first_token_at", "finished_at"):
             given[name] = None if told.get(name) is None else datetime.fromisoformat(told[name])
         calls = [CalledTool(c["index"], c["id"], c["name"], c["arguments"]) for c in told.get("tool_calls") or ()]

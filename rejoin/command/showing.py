@@ -10,11 +10,11 @@ from rejoin.command.manners import say
 from rejoin.events import Cancelled, Completed, Event, Failed, Reasoning, Restarted, Snapshot, Token
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def harmless(text: str) -> str:
-    """Return text for a terminal: what a model writes is not to move the cursor, or to set the title."""
+    """Return text for a terminal: what a model writes is not to move the cursor, set the title, or turn text around."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

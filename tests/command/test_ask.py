@@ -77,12 +77,12 @@ async def test_a_pipe_that_nobody_reads_any_more_cancels(stack: Stack) -> None:
 
 
 async def test_a_terminal_sees_thinking_dimmed_and_no_controls(stack: Stack) -> None:
-    """CWE-150: what a model writes does not move the cursor, set the title or clear the screen."""
-    stack.provider.script("m", Reasoning("Hm\x1b[2J."), Text("a\x1b]0;title\x07b\rc\x9b5n"))
+    """CWE-150, CWE-451: what a model writes does not move the cursor, set the title or turn text around."""
+    stack.provider.script("m", Reasoning("Hm\x1b[2J."), Text("a\x1b]0;title\x07b\rc\x9b5n\u202ed"))
     async with Running("ask", "Hi", *MODEL, tty=True, REJOIN_URL=stack.url) as command:
         done = await command.done()
     shown = done.out.replace("\r\n", "\n")
-    assert shown == "\x1b[2mHm\ufffd[2J.\x1b[0m\n\na\ufffd]0;title\ufffdb\ufffdc\ufffd5n\n"
+    assert shown == "\x1b[2mHm\ufffd[2J.\x1b[0m\n\na\ufffd]0;title\ufffdb\ufffdc\ufffd5n\ufffdd\n"
 
 
 @pytest.mark.parametrize("second", ["half an answer", "another one"])

@@ -1,5 +1,6 @@
 """Everything but streams: what the methods return, and what they raise."""
 
+import inspect
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -36,6 +37,7 @@ async def test_a_job_from_its_beginning_to_its_end(stack: Stack, both: Both) -> 
     model = "openai/gpt-4o-mini"
     job = await both.call("submit", [{"role": "user", "content": "Hi"}], model=model, metadata={"chat": "42"})
     assert (job.status, job.replayed, job.text) == ("queued", False, None)
+    assert job.events_url.startswith(f"/v1/jobs/{job.id}/events")
     assert abs((datetime.now(UTC) - job.created_at).total_seconds()) < 60
     await both.read("subscribe", job.id)
     job = await both.call("job", job.id)
@@ -175,6 +177,16 @@ def test_each_code_of_the_document_has_its_class() -> None:
             problem = problem_of(status, {"code": code, "detail": "x"}, "3")
             assert isinstance(problem, {**kinds, 503: Unavailable}.get(status, Problem)), code
             assert (problem.code, problem.retry_after_s) == (code, 3)
+
+
+@pytest.mark.parametrize(("one", "other"), [(rejoin.Client, rejoin.AsyncClient), (rejoin.Stream, rejoin.AsyncStream)])
+def test_both_clients_are_asked_in_the_same_way(one: type, other: type) -> None:
+    def methods(kind: type) -> dict[str, list[str]]:
+        functions = {name: value for name, value in vars(kind).items() if name[0] != "_" and inspect.isfunction(value)}
+        return {name.removeprefix("a"): [*inspect.signature(value).parameters] for name, value in functions.items()}
+
+    assert methods(one) == methods(other)
+    assert inspect.signature(one).parameters.keys() == inspect.signature(other).parameters.keys()
 
 
 def test_server_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
