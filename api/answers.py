@@ -240,12 +240,44 @@ class OpsRunning(Shown):
     data: list[OpsJob]
 
 
+class OpsSpread(Shown):
+    count: int
+    p50_s: float
+    p99_s: float
+
+
+class OpsMinute(Shown):
+    """Null where nothing was measured."""
+
+    at: Moment
+    ttft: OpsSpread | None
+    lag: OpsSpread | None
+
+
+class OpsFailure(Shown):
+    code: str
+    count: int
+    last_at: Moment
+    """The last minute with one."""
+
+
+class OpsHour(Shown):
+    completed: int
+    failed: int
+    cancelled: int
+    ttft: OpsSpread | None
+    lag: OpsSpread | None
+    failures: list[OpsFailure]
+    minutes: list[OpsMinute]
+
+
 class OpsView(Shown):
     object: Literal["ops"]
     at: Moment
     queue: OpsQueue
     workers: OpsWorkers
     running: OpsRunning
+    hour: OpsHour
 
 
 class OpsCancelled(Shown):

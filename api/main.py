@@ -63,12 +63,13 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: App) -> AsyncIterator[None]:
         here = State.build(settings, prices, app.metrics)
         app.state.rejoin = here
-        loading = asyncio.create_task(_load(here.scripts))
+        tasks = [asyncio.create_task(_load(here.scripts)), asyncio.create_task(here.tally.run(), name="tally")]
         await here.hub.start()
         if settings.auth == "required":
             await here.known_keys.start()
         yield
-        loading.cancel()
+        for task in tasks:
+            task.cancel()
         await here.known_keys.stop()
         await here.hub.stop()
         await here.redis.close()

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from api.deadline import deadline
 from shared.clock import mono_s
+from shared.hour import Hour
 from shared.overview import Overview
 
 KEPT_S: Final = 1.0
@@ -12,8 +13,9 @@ KEPT_S: Final = 1.0
 
 
 class Operations:
-    def __init__(self, overview: Overview) -> None:
+    def __init__(self, overview: Overview, hour: Hour) -> None:
         self._overview = overview
+        self._hour = hour
         self._one_at_a_time = asyncio.Lock()
         self._view: dict[str, Any] = {}
         self._looked_s = -KEPT_S
@@ -23,6 +25,7 @@ class Operations:
         async with self._one_at_a_time:
             if mono_s() - self._looked_s >= KEPT_S:
                 async with deadline():
-                    self._view = {"object": "ops", **await self._overview.look()}
+                    now, hour = await asyncio.gather(self._overview.look(), self._hour.read())
+                self._view = {"object": "ops", **now, "hour": hour}
                 self._looked_s = mono_s()
             return self._view

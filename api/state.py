@@ -15,6 +15,7 @@ from api.operations import Operations
 from api.streams import Streams
 from shared.backlog import Backlog
 from shared.exposition import Exposition
+from shared.hour import Hour, Tally
 from shared.jobs import Jobs
 from shared.keyring import Keyring
 from shared.keys import Keys
@@ -52,6 +53,7 @@ class State:
     metrics: ApiMetrics
     backlog: Backlog
     exposition: Exposition
+    tally: Tally
 
     @classmethod
     def build(cls, settings: Settings, prices: Prices, metrics: ApiMetrics) -> "State":
@@ -66,8 +68,9 @@ class State:
         ledger, access = Ledger(redis, keys), Access(settings, jobs, known_keys)
         providers = settings.providers()
         shared = (settings, redis, scripts, jobs, log, ledger, hub, streams, known_keys, access, prices)
-        operations = Operations(Overview(scripts, keys))
-        telemetry = (metrics, Backlog(scripts, keys), Exposition(metrics.registry))
+        backlog, hour = Backlog(scripts, keys), Hour(redis, scripts, keys)
+        operations = Operations(Overview(scripts, keys, backlog), hour)
+        telemetry = (metrics, backlog, Exposition(metrics.registry), Tally(hour, metrics.registry))
         return cls(*shared, operations, providers, offered(providers, prices), *telemetry)
 
 

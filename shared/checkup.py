@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shared.backlog import Backlog
 from shared.clock import mono_s, wall_ms
 from shared.keyring import Keyring
 from shared.keys import Keys
@@ -45,7 +46,7 @@ async def check(redis: Multiplexer, keys: Keys) -> Checkup:
     keyring = Keyring(redis, scripts, keys)
     now_ms = await keyring.now_ms()
     ahead_s = (now_ms - asked_ms) / 1000 - latency_s / 2
-    work = await Overview(scripts, keys).look() if version(said) >= MIN_VERSION else None
+    work = await Overview(scripts, keys, Backlog(scripts, keys)).look() if version(said) >= MIN_VERSION else None
     return Checkup(
         server="Valkey" if "valkey_version" in said else "Redis",
         version=version(said),

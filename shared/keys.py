@@ -142,6 +142,10 @@ class Keys:
         """
         return f"{self.prefix}:orphans"
 
+    def minute(self, minute: int) -> str:
+        """Hash: what all processes counted in one minute (since 1970), for operators. Lives a little over an hour."""
+        return f"{self.prefix}:minute:{minute}"
+
     @property
     def leases(self) -> str:
         """Sorted set: worker ids by the time at which their lease ends (Redis' clock, ms); 0 is revoked."""

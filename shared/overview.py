@@ -6,18 +6,22 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from shared.backlog import Backlog
 from shared.clock import iso
 from shared.keys import Keys
-from shared.redis import Scripts
+from shared.redis import ConnectionError, Scripts
 
 LISTED: Final = 200
 """Running jobs that are shown, the oldest ones; of the others there is a number."""
 
 LOOKED_AT: Final = 2_000
-"""Jobs among which those are looked for, and turns among which the oldest one that waits is: some 2 ms of Redis."""
+"""Jobs among which those are looked for: 2 µs of Redis for each."""
 
 WORKERS: Final = 100
 SCOPES: Final = 50
+STARTED: Final = 7
+"""Which field of a running job is the moment of its first start."""
+
 LONGEST_NAME: Final = 120
 """Of a model, an owner or a worker: a screen has no room for more, and an answer is to stay small."""
 
@@ -50,32 +54,38 @@ class Report(NamedTuple):
 class Overview:
     """Reads it with one script. Who may ask is decided in `api.access`."""
 
-    def __init__(self, scripts: Scripts, keys: Keys) -> None:
+    def __init__(self, scripts: Scripts, keys: Keys, backlog: Backlog) -> None:
         self._scripts = scripts
         self._keys = keys
+        self._backlog = backlog
 
     async def look(self) -> dict[str, Any]:
-        """Return what an operator sees. Bounded, whatever there is."""
+        """Return what an operator sees. Bounded, whatever there is. Raises one of REDIS_FAULTS when it is away."""
+        if (waiting := await self._backlog.read()) is None:
+            raise ConnectionError("what waits could not be read")
         names, bounds = self._keys, [LISTED, LOOKED_AT, WORKERS, SCOPES]
-        keys = [names.leases, names.queue, names.blocked, names.lines, names.pauses]
+        keys = [names.leases, names.lines, names.pauses]
         found = await self._scripts.run("overview", keys, [names.prefix, *bounds])
-        now_ms, (waiting, blocked, oldest_ms), lines, pauses, all_workers, workers, in_hands, running = found
+        now_ms, lines, pauses, all_workers, workers, in_hands, running = found
         reports = [Report.parse(said) for *_, said in workers]
         shown = [
             _worker(name, lease_end, held, report, now_ms)
             for (name, lease_end, held, _), report in zip(workers, reports, strict=True)
         ]
+        # (Those whose lease ends first stand in another order every second.)
+        in_order = sorted(shown, key=lambda worker: (worker["state"] == "alive", worker["name"]))
+        running.sort(key=lambda job: (_whole(job[STARTED]), job[0]))
         slots = [report.slots for report in reports if report is not None]
         return {
             "at": iso(now_ms),
             "queue": {
-                "waiting": waiting,
-                "blocked": blocked,
-                "oldest_age_s": None if oldest_ms < 0 else _age_s(now_ms, oldest_ms),
+                "waiting": waiting.depth,
+                "blocked": waiting.blocked,
+                "oldest_age_s": None if waiting.oldest_ms < 0 else round(waiting.oldest_ms / 1000, 1),
                 "lines": [{"scope": _name(scope), "waiting": jobs} for scope, jobs in lines],
                 "pauses": [{"scope": _name(scope), "left_s": -_age_s(now_ms, end)} for scope, end in pauses],
             },
-            "workers": {"count": all_workers, "slots": sum(slots), "data": shown},
+            "workers": {"count": all_workers, "slots": sum(slots), "data": in_order},
             "running": {"count": in_hands, "data": list(_jobs(running, shown, reports, now_ms))},
         }
 
@@ -130,4 +140,4 @@ def _age_s(now_ms: int, since: int | bytes) -> float:
         since_ms = float(since)
     except ValueError:
         return 0.0
-    return round((now_ms - since_ms) / 1000, 1) if abs(since_ms) < 1e15 else 0.0
+    return round((now_ms - since_ms) / 1000, 1) if abs(since_ms) < 1e16 else 0.0

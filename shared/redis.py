@@ -63,6 +63,7 @@ _PRELUDES: Final = {
     "hold": ("_now", "_streams"),
     "issue": ("_now",),
     "overview": ("_now",),
+    "tally": ("_now",),
     "revoke": ("_now",),
     "backlog": ("_now",),
 }

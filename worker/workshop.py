@@ -14,6 +14,7 @@ from shared import logs
 from shared.backlog import Backlog
 from shared.clock import mono_s
 from shared.errors import Damaged
+from shared.hour import Hour, Tally
 from shared.keys import Keys
 from shared.log import Log
 from shared.metrics import CANCELLED, FIRST, LISTEN, Models, WorkerMetrics
@@ -105,6 +106,7 @@ class Workshop:
         self.metrics = WorkerMetrics(Models(settings, self._prices), (*CODES, *SCRIPTS_CODES))
         self._paces = Paces(self.metrics)
         self.backlog = Backlog(leading, self.keys)
+        self.tally = Tally(Hour(self._leading, leading, self.keys), self.metrics.registry)
         self._subscriber = Subscriber(settings.redis_url)
         self.attempts: dict[str, Attempt] = {}
         self.slots = Slots(settings.max_jobs)
@@ -141,6 +143,7 @@ class Workshop:
             self._watch(),
             self._watch_readers(),
             self._watch_held(),
+            self.tally.run(),
         )
         self._tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
         for task in self._tasks:

@@ -1,4 +1,4 @@
-"""The page at `/`: static files, and a policy under which nothing else can run in it."""
+"""The pages at `/` and `/ops`: static files, and a policy under which nothing else can run in it."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,12 @@ HEADERS: Final = {
 @router.get("/", include_in_schema=False)
 async def page() -> FileResponse:
     return FileResponse(FOLDER / "index.html", headers=HEADERS)
+
+
+@router.get("/ops", include_in_schema=False)
+async def ops() -> FileResponse:
+    """The operators' page. It tells nothing by itself: `/v1/ops` does, to those with the right."""
+    return FileResponse(FOLDER / "ops.html", headers=HEADERS)
 
 
 class PageFiles(StaticFiles):

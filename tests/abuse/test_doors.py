@@ -25,6 +25,7 @@ OPS = "is for operators"
 
 DOORS: dict[tuple[str, str], str] = {
     ("GET", "/"): PUBLIC,
+    ("GET", "/ops"): PUBLIC,
     ("*", "/page"): PUBLIC,
     ("GET", "/livez"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,

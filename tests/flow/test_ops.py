@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from shared.backlog import Backlog
 from shared.jobs import new_job_id
 from shared.overview import LISTED, Overview
 from shared.redis import Scripts
@@ -27,10 +28,12 @@ async def seen(client: Client) -> dict[str, Any]:
 def freshly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each look be one into Redis."""
     monkeypatch.setattr("api.operations.KEPT_S", 0.0)
+    monkeypatch.setattr("shared.backlog.KEPT_S", 0.0)
 
 
 def overview(stack: Stack) -> Overview:
-    return Overview(Scripts(stack.commands), stack.keys)
+    scripts = Scripts(stack.commands)
+    return Overview(scripts, stack.keys, Backlog(scripts, stack.keys))
 
 
 async def test_a_scene_is_shown_as_it_is(bare: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +128,15 @@ async def test_a_killed_workers_jobs_are_seen_to_go_elsewhere(bare: Stack, monke
         return bool(jobs) and jobs[0]["attempt"] == 2 and before["name"] not in str(view)
 
     await eventually(moved)
+
+
+async def test_workers_stand_in_one_order_however_their_leases_go(bare: Stack) -> None:
+    """Lost ones first: a list that is looked at every two seconds must not be another one each time."""
+    await bare.redis.zadd(bare.keys.leases, {"b": 8e15, "c": 9e15, "a": 7e15, "z": 1})
+    for end in (1e15, 9.9e15):
+        await bare.redis.zadd(bare.keys.leases, {"b": end})
+        workers = (await overview(bare).look())["workers"]["data"]
+        assert [worker["name"] for worker in workers] == ["z", "a", "b", "c"]
 
 
 async def _states(client: Client, states: set[str]) -> bool:

@@ -6,11 +6,13 @@ All of this lives in one event loop, the session's, where Chromium is: also the 
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Error, async_playwright
 
+from tests.npm import NotInstalled, install
 from tests.page.chat import Chat
 from tests.provider import ScriptedProvider
 from tests.stack import Stack
@@ -26,6 +28,8 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+FOLDER = Path(__file__).parent
 
 OpenChat = Callable[[Stack], Awaitable[Chat]]
 
@@ -93,3 +97,13 @@ async def open_chat(browser: BrowserContext) -> AsyncIterator[OpenChat]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def chat(stack: Stack, open_chat: OpenChat) -> Chat:
     return await open_chat(stack)
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """Deque's axe-core, as npm has it: a script that looks for what keeps people out."""
+    try:
+        install(FOLDER)
+    except NotInstalled as error:
+        pytest.skip(str(error))
+    return (FOLDER / "node_modules" / "axe-core" / "axe.min.js").read_text()

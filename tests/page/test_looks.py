@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from tests.npm import NotInstalled, install
 from tests.page.chat import MODEL, Chat
 from tests.provider import Reasoning, Silence, Text, Tokens, Wait
 from tests.stack import Stack
@@ -14,16 +13,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HERE = Path(__file__).parent
 SAMPLE = (HERE / "sample.md").read_text()
-
-
-@pytest.fixture(scope="session")
-def axe() -> str:
-    """Deque's axe-core, as npm has it: a script that looks for what keeps people out."""
-    try:
-        install(HERE)
-    except NotInstalled as error:
-        pytest.skip(str(error))
-    return (HERE / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
 async def test_axe_finds_nothing_to_complain_of(stack: Stack, chat: Chat, axe: str) -> None:
