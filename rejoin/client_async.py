@@ -145,6 +145,7 @@ class AsyncClient:
 
     async def _ask(self, call: Call[T], patience: Patience | None = None) -> T:
         tries = (patience or self._patience).tries()
+        timeout = httpx2.USE_CLIENT_DEFAULT if patience is None else httpx2.Timeout(patience.give_up_s)
         while True:
             try:
                 response = await self._http.request(
@@ -153,6 +154,7 @@ class AsyncClient:
                     params=call.params,
                     headers={**self._headers, **call.headers},
                     json=call.json,
+                    timeout=timeout,
                     follow_redirects=False,
                 )
                 return call.answer(response, repeated=tries.failed > 0)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.client import Client, Event
 from tests.command.terminal import Running, rejoin
+from tests.faults.proxy import Proxy
 from tests.library.wire import Cutter
 from tests.oracle import Reading, Record, judge
 from tests.provider import HttpError, Reasoning, Silence, Text, Usage, Wait
@@ -64,6 +65,22 @@ async def test_one_ctrl_c_cancels_the_job_and_says_so(stack: Stack, client: Clie
     assert (job["status"], job["text"]) == ("cancelled", "half an ans")
 
 
+async def test_a_second_ctrl_c_does_not_wait_for_the_confirmation(stack: Stack) -> None:
+    stack.provider.script("m", Text("half an ans"), Silence())
+    async with (
+        Proxy(int(stack.url.rpartition(":")[2])) as proxy,
+        Running("ask", "Hi", *MODEL, REJOIN_URL=f"http://127.0.0.1:{proxy.port}") as command,
+    ):
+        await command.until("half an ans")
+        proxy.black_hole()
+        command.interrupt()
+        await command.until("half an ans\n")
+        command.interrupt()
+        done = await command.done()
+    assert done.code == 130
+    assert re.fullmatch(r"rejoin: not confirmed: rejoin cancel job_[0-9a-f]{32}\n", done.err)
+
+
 async def test_a_pipe_that_nobody_reads_any_more_cancels(stack: Stack) -> None:
     gate = stack.provider.gate()
     stack.provider.script("m", Text("first line\n"), Wait(gate), Text("second line\n"), Silence())
@@ -89,14 +106,17 @@ async def test_a_terminal_sees_thinking_dimmed_and_no_controls(stack: Stack) -> 
 async def test_an_attempt_that_is_lost_is_gone_on_from_or_begun_again(stack: Stack, second: str) -> None:
     """What a pipe has, it has: where the next attempt says the same it goes on, else a line says that it begins."""
     stack.provider.script("m", Text("half an ans"), Silence())
-    stack.provider.then("m", Text(second[:4]), Text(second[4:]))
+    gate = stack.provider.gate()
+    stack.provider.then("m", Text(second[:4]), Text(second[4:]), Wait(gate), Text("!"))
     async with Running("ask", "Hi", *MODEL, REJOIN_URL=stack.url) as command:
         await command.until("half an ans")
         await stack.worker()
         stack.workers[0].worker.handle_sig(signal.SIGTERM)
+        await command.until(second)
+        gate.open()
         done = await command.done()
     again = second == "another one"
-    assert (done.code, done.out) == (0, "half an ans\nanother one\n" if again else "half an answer\n")
+    assert (done.code, done.out) == (0, "half an ans\nanother one!\n" if again else "half an answer!\n")
     assert ("begins again" in done.err) is again
 
 
