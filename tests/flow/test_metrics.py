@@ -15,7 +15,7 @@ from shared.metrics import MOST_UNKNOWN
 from shared.prices import Usage as Taken
 from shared.redis_clock import RedisClock
 from tests import keys
-from tests.provider import HttpError, Reasoning, Silence, Text, Tokens, Usage, Wait
+from tests.provider import HttpError, Reasoning, Silence, StreamError, Text, Tokens, Usage, Wait
 from tests.scrape import Scrape, scrape
 from tests.stack import Stack, eventually
 from tests.valkey import free_port
@@ -126,12 +126,17 @@ async def test_a_job_that_is_cancelled_while_it_waits_is_counted_by_the_api(bare
     assert found.by("rejoin_jobs_total", "status", "code") == {("cancelled", ""): 1}
 
 
-async def test_tokens_and_cost_are_those_of_the_ledger(place: Place) -> None:
-    """Each call once: with what failed and was asked again."""
-    provider = place.stack.provider
+@pytest.mark.parametrize("limits", [{}, {"openai": {"concurrent": 5}}], ids=["no limits", "limits"])
+async def test_tokens_and_cost_are_those_of_the_ledger(bare: Stack, limits: dict[str, Any]) -> None:
+    """Each call once: what failed and was asked again, or elsewhere; with limits it is settled before that."""
+    place = await Place(bare).open(limits=limits)
+    provider = bare.provider
     provider.script("gpt-4o", HttpError(500))
     provider.then("gpt-4o", Reasoning("hm"), Text("hi"), Usage(input=1_000, cached=400, output=70, reasoning=20))
     await place.run("gpt-4o")
+    provider.script("gpt-4.1", Text("half an ans"), StreamError())
+    provider.script("gpt-4.1-mini", Text("whole"))
+    await place.run("gpt-4.1", fallbacks=[{"provider": "openai", "model": "gpt-4.1-mini"}])
     provider.script("gpt-4o-mini", Text("four"), Silence())
     job_id = await place.client.submit("gpt-4o-mini")
     await place.client.until(job_id, "token")
@@ -139,8 +144,7 @@ async def test_tokens_and_cost_are_those_of_the_ledger(place: Place) -> None:
     await place.at_rest()
     found = await place.scrape()
     tokens = found.by("rejoin_tokens_total", "provider", "model", "kind")
-    big, small = ("openai", "gpt-4o"), ("openai", "gpt-4o-mini")
-    assert {key[2]: value for key, value in tokens.items() if key[:2] == big} == {
+    assert {key[2]: value for key, value in tokens.items() if key[1] == "gpt-4o"} == {
         "input": 1_000, "cached_input": 400, "output": 70, "reasoning": 20,
     }  # fmt: skip
     usage = (await place.client.http.get("/v1/usage", params={"group_by": "model"})).json()
@@ -149,8 +153,11 @@ async def test_tokens_and_cost_are_those_of_the_ledger(place: Place) -> None:
         assert row["input_tokens"] == tokens[(*key, "input")]
         assert row["output_tokens"] == tokens[(*key, "output")]
         assert row["cost_usd"] == pytest.approx(found.by("rejoin_cost_usd_total", "provider", "model")[key])
-    assert {tuple(row["model"].split("/")) for row in usage["data"]} == {big, small}
-    assert found.by("rejoin_attempts_total", "reason") == {("first",): 2, ("provider_error",): 1}
+    assert {row["model"] for row in usage["data"]} == {
+        "openai/gpt-4o", "openai/gpt-4o-mini", "openai/gpt-4.1", "openai/gpt-4.1-mini",
+    }  # fmt: skip
+    reasons = found.by("rejoin_attempts_total", "reason")
+    assert reasons == {("first",): 3, ("provider_error",): 1, ("fallback",): 1}
 
 
 async def test_a_killed_workers_jobs_are_counted_by_who_takes_them_over(bare: Stack) -> None:
@@ -455,12 +462,14 @@ async def test_a_worker_is_not_ready_while_it_hands_over(bare: Stack) -> None:
     await eventually(lambda: worker.worker._waiting is not None)
     worker.worker._leave = slowly  # type: ignore[method-assign]
     worker.worker.handle_sig(signal.SIGTERM)
-    async with httpx2.AsyncClient(base_url=place.worker_url, trust_env=False) as http:
-        assert (await http.get("/readyz")).status_code == 503
-        assert (await http.get("/livez")).status_code == 200
-    found = await scrape(place.worker_url)
-    assert not found.by("rejoin_slots", "state"), "it takes no more"
-    held.set()
+    try:
+        async with httpx2.AsyncClient(base_url=place.worker_url, trust_env=False) as http:
+            assert (await http.get("/readyz")).status_code == 503
+            assert (await http.get("/livez")).status_code == 200
+        found = await scrape(place.worker_url)
+        assert not found.by("rejoin_slots", "state"), "it takes no more"
+    finally:
+        held.set()
 
 
 async def test_a_port_that_is_taken_ends_the_worker_with_one_line(bare: Stack) -> None:
