@@ -5,8 +5,9 @@ COPY pyproject.toml requirements.txt ./
 # Every file of the lock is fetched and checked against its hash; of these, only what pyproject.toml asks for at run time
 # (no test tools) is installed, without any further download.
 RUN pip download --no-cache-dir --require-hashes --only-binary :all: --dest wheels -r requirements.txt
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-        > runtime.in \
+# With traces, so that a variable is all that they take.
+RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+        print(*project["dependencies"], *project["optional-dependencies"]["otel"], sep="\n")' > runtime.in \
     && python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir --no-index --find-links wheels -r runtime.in \
     && /venv/bin/pip uninstall --yes pip

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from api.known_keys import KnownKeys
 from api.loopback import is_local
 from api.problems import Problem, nothing_here
-from shared import logs
+from shared import logs, telemetry
 from shared.clock import wall_ms
 from shared.errors import JobNotFound
 from shared.jobs import Job, Jobs
@@ -97,6 +97,7 @@ class Access:
         if job.owner != caller.owner:
             raise JobNotFound
         logs.note(job_id=job.id)
+        telemetry.about(job.id, job.traceparent)
         return job
 
     def events_url(self, caller: Caller, job_id: str) -> str:

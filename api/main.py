@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,7 +18,7 @@ from api.faces.registry import BODIES, ROUTERS
 from api.request_id import identified
 from api.routes import events, health, jobs, metrics, models, ops, page, usage
 from api.state import State
-from shared import logs
+from shared import logs, telemetry
 from shared.garbage import spare_the_start
 from shared.metrics import ApiMetrics
 from shared.prices import Prices
@@ -25,6 +26,9 @@ from shared.redis import REDIS_FAULTS, Scripts
 from shared.requests import JobRequest
 from shared.secrecy import is_doubtful
 from shared.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from shared.traces import Traces
 
 logger = logging.getLogger("uvicorn.error")
 """Where uvicorn says what happens to the process itself."""
@@ -35,6 +39,8 @@ LOAD_AGAIN_S = 0.5
 class App(FastAPI):
     cors_origins: Sequence[str] = ()
     metrics: ApiMetrics
+    traced: ASGIApp | None = None
+    """What its requests go through first where there are traces."""
 
     def build_middleware_stack(self) -> ASGIApp:
         """Put CORS in front of all: FastAPI would answer a 500 without it."""
@@ -46,10 +52,13 @@ class App(FastAPI):
             note_connection(scope, send)
             send = counted(self.metrics, scope, send)
             send = identified(scope, send)
+            if self.traced is not None:
+                await self.traced(scope, receive, send)
+                return
         await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, traces: "Traces | None" = None) -> FastAPI:
     """Build an API process around its settings; nothing is connected before its lifespan begins."""
     prices = Prices.read(settings.prices)
     if settings.auth == "off":
@@ -73,6 +82,8 @@ def create_app(settings: Settings) -> FastAPI:
         await here.known_keys.stop()
         await here.hub.stop()
         await here.redis.close()
+        if traces is not None:
+            await traces.close()
 
     app = App(
         title="Rejoin",
@@ -98,6 +109,11 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app, errors.render)
     app.cors_origins = settings.cors_origins
     app.metrics = ApiMetrics()
+    if traces is not None:
+        # Only here: without traces nothing of theirs is imported.
+        from api.tracing import Traced
+
+        app.traced = Traced(super(App, app).__call__, traces)
     for module in (events, jobs, usage, models, ops, health, metrics, page):
         app.include_router(module.router)
     for router in ROUTERS:
@@ -121,7 +137,7 @@ def __getattr__(name: str) -> FastAPI:
     if name == "app":
         settings = load_settings("api")
         logs.configure(settings.log_level, settings.log_format)
-        app = create_app(settings)
+        app = create_app(settings, telemetry.start("api"))
         spare_the_start()
         return app
     raise AttributeError(name)

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api import limits
-from shared import errors
+from shared import errors, telemetry
 from shared.redis import REDIS_FAULTS, RedisError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -128,7 +128,9 @@ def install(app: FastAPI, render: Callable[[str, Problem], Response]) -> None:
     """Make every error that leaves a route a problem, told as the request's path wants it."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        return render(request.scope["path"], _of(error))
+        problem = _of(error)
+        telemetry.tell("rejoin.problem", problem.code)
+        return render(request.scope["path"], problem)
 
     ours = (Problem, errors.RejoinError)
     others = (RedisError, OSError, RequestValidationError, HTTPException, ClientDisconnect, Exception)

@@ -18,6 +18,7 @@ from api.connection import Connection, http_chunk
 from api.dialect import Dialect
 from api.hub import Hub
 from api.relay import Batch, LogGone, Reader
+from shared import telemetry
 from shared.clock import mono_s
 from shared.events import START
 
@@ -75,6 +76,7 @@ class LogResponse(EventSourceResponse):
         finally:
             self._hub.detach(self._reader)
             gone.cancel()
+            telemetry.tell("rejoin.stream.outcome", outcome)
             self._say("stream closed", outcome=outcome, duration_ms=round((mono_s() - began_s) * 1000))
 
     def _say(self, what: str, **more: str | int) -> None:

@@ -14,7 +14,7 @@ from api.limits import limit_headers
 from api.problems import refused
 from api.relay import Reader
 from api.state import State
-from shared import logs
+from shared import logs, telemetry
 from shared.capabilities import can_continue, refused_field, takes_max_tokens
 from shared.errors import JobNotFound
 from shared.events import CANCELLED, START
@@ -75,6 +75,7 @@ async def submit(
                 face=face,
                 numbered=numbered,
                 turn=turn,
+                traceparent=telemetry.traceparent(),
             )
         if seat is not None and not created.kept:
             raise JobNotFound
@@ -83,6 +84,7 @@ async def submit(
             seat.leave()
         raise
     logs.note(job_id=created.id)
+    telemetry.tell("rejoin.job.id", created.id)
     logger.info("job is there already" if created.replayed else "job accepted")
     if not created.replayed:
         here.metrics.submitted.inc()

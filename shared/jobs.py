@@ -90,6 +90,9 @@ class Job:
     leave_grace_s: float | None = None
     """How long nobody may read the job before it is cancelled; None when that is no reason."""
 
+    traceparent: str = ""
+    """The span that submitted it, as W3C writes it."""
+
     face: dict[str, Any] = field(default_factory=dict)
     """What the API that it was asked through keeps of its request beside the job's."""
 
@@ -216,6 +219,7 @@ class Jobs:
         face: Mapping[str, Any] | None = None,
         numbered: bool = False,
         turn: Turn | None = None,
+        traceparent: str | None = None,
     ) -> Created:
         """Create the job, its log and its queue entry in one step, or find the one that its Idempotency-Key stands for.
 
@@ -225,7 +229,8 @@ class Jobs:
         text that an attempt has left behind. `rates`: what it costs. `key` and `usage_retention_d`: what the owner's
         ledger enters it under, and how many days it keeps that. `face`: what another API keeps of its request
         beside the job's. `numbered`: its readers count its events, so its log is never made smaller. `turn`: it
-        answers a chat, and a live answer of that is cancelled in the same step.
+        answers a chat, and a live answer of that is cancelled in the same step. `traceparent`: the span that its
+        attempts go on from.
         """
         job_id = new_job_id()
         keys = self._keys
@@ -270,6 +275,8 @@ class Jobs:
             record += ("face", dump(face))
         if turn is not None:
             record += ("chat", names[-1])
+        if traceparent is not None:
+            record += ("traceparent", traceparent)
         if numbered:
             record += ("numbered", 1)
         if request.leave_grace_s is not None:
@@ -416,6 +423,7 @@ _FIELDS: Final = [
     "json",
     "leave_grace_s",
     "face",
+    "traceparent",
 ]
 
 
@@ -459,4 +467,5 @@ def _decode(job_id: str, raw: Sequence[bytes | None]) -> Job | None:
         reasoning_blocks=json("reasoning_blocks") or [],
         leave_grace_s=json("leave_grace_s"),
         face=json("face") or {},
+        traceparent=text("traceparent") or "",
     )

@@ -16,6 +16,8 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from shared.clock import mono_s
+
 Format = Literal["json", "text"]
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -24,6 +26,8 @@ FIELDS: Final = ("request_id", "job_id", "attempt", "trace_id", "code", "outcome
 
 WORDY: Final = ("httpx2", "httpcore", "openai", "anthropic", "arq", "urllib3")
 """They log each request, some with its whole URL or its body."""
+
+SELDOM_S: Final = 60.0
 
 MOST_PLACES: Final = 12
 """Of a traceback: where it began, and the innermost."""
@@ -45,6 +49,7 @@ def configure(level: Level, form: Format | None) -> None:
     if form is None:
         form = "text" if sys.stderr.isatty() else "json"
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Seldom())
     handler.setFormatter(Json() if form == "json" else Plain())
     root = logging.getLogger()
     root.handlers = [handler]
@@ -59,6 +64,23 @@ def configure(level: Level, form: Format | None) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)
     sys.excepthook = _say_why
+
+
+class Seldom(logging.Filter):
+    """Lets what exports traces complain once a minute: a collector that is gone is one thing to know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since_s = -SELDOM_S
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("opentelemetry"):
+            return True
+        now_s = mono_s()
+        if now_s - self._since_s < SELDOM_S:
+            return False
+        self._since_s = now_s
+        return True
 
 
 def _say_why(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

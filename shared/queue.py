@@ -71,12 +71,15 @@ class Claim:
     """The bookmark of the provider's own run that the text is of, and that goes on; empty without one."""
     reason: str
     """Why the attempt begins; empty for a job's first."""
+    traceparent: str
+    """The span that submitted the job, as W3C writes it; empty without one."""
 
 
 def _claim(worker: str, raw_id: bytes, *rest: Any) -> Claim:
-    *numbers, provider, model, fallback, rates, used, run, reason = rest
+    *numbers, provider, model, fallback, rates, used, run, reason, traceparent = rest
     fields = [worker, raw_id.decode(), *numbers, provider.decode(), model.decode(), fallback]
     fields += [None if rates is None else Rates.parse(rates), Spent.parse(used), run, reason.decode("utf-8", "replace")]
+    fields.append(traceparent.decode("latin-1"))
     return Claim(*fields)
 
 

@@ -7,7 +7,7 @@ os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 import uvloop
 
-from shared import logs
+from shared import logs, telemetry
 from shared.garbage import spare_the_start
 from shared.settings import load_settings
 from worker.dispatch import serve
@@ -19,9 +19,14 @@ def main() -> None:
     logs.configure(settings.log_level, settings.log_format)
 
     async def run() -> None:
-        workshop = Workshop(settings)
+        traces = telemetry.start("worker")
+        workshop = Workshop(settings, traces)
         spare_the_start()
-        await serve(workshop)
+        try:
+            await serve(workshop)
+        finally:
+            if traces is not None:
+                await traces.close()
 
     uvloop.run(run())
 

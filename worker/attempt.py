@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from shared import events
 from shared.clock import mono_s
@@ -24,6 +24,9 @@ from worker.pace import Paces
 from worker.providers.base import AnswerTooLarge, Finish, Provider, StreamError
 from worker.providers.run import Half, Run
 from worker.writer import REFUSAL, AttemptLog, Writer
+
+if TYPE_CHECKING:
+    from worker.tracing import AttemptTrace
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +147,8 @@ class Attempt:
         self._pace = paces.of(claim)
         self.booked = False
         """Whether its settlement has been counted."""
+        self.trace: AttemptTrace | None = None
+        """Tells of it, where there are traces."""
         self.run: Run | None = None
         self._continuation: Continuation | None = None
         self._kept = 0
@@ -390,6 +395,8 @@ class Attempt:
             if self._stop is not None:
                 raise asyncio.CancelledError
             self._pace.ask()
+            if self.trace is not None:
+                self.trace.ask()
             self._call = asyncio.create_task(self._provider().generate(self.request, self))
             try:
                 await asyncio.shield(self._call)
@@ -400,6 +407,9 @@ class Attempt:
             except Exception as error:
                 if last_try or self.log.started or not is_stale_connection(error):
                     raise
+            finally:
+                if self.trace is not None:
+                    self.trace.over()
         raise AssertionError("unreachable")
 
     async def _close_call(self) -> None:

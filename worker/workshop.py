@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -40,6 +40,9 @@ from worker.reporter import Reporter
 from worker.retries import LOOK_AGAIN_S, RUN_LOST, Step, listen_again, next_step, no_room, refusal
 from worker.slots import KEPT_S, Slots
 from worker.writer import Writer
+
+if TYPE_CHECKING:
+    from shared.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +92,9 @@ def _readable(claim: Claim) -> JobRequest:
 class Workshop:
     """Opened once a worker; runs any number of attempts at once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, traces: "Traces | None" = None) -> None:
         self.settings = settings
+        self._traces = traces
         self.keys = Keys(settings.key_prefix)
         # Two connections, so that a lease is renewed, and jobs are handed over, whatever an append waits for.
         self._leading = connect(settings.redis_url, timeout_s=settings.lease_s * LEADING_TIMEOUT)
@@ -189,6 +193,8 @@ class Workshop:
     async def run(self, attempt: Attempt) -> None:
         """Bring a job to its end, from this attempt on, or to where somebody else goes on with it."""
         claim, ours = attempt.claim, [attempt]
+        if attempt.trace is not None:
+            attempt.trace.note()
         logger.info("attempt at %s", claim.provider)
         try:
             await self._pick_up(attempt)
@@ -204,6 +210,9 @@ class Workshop:
             # Who stands there may be a later run of the same job already, claimed by this very worker.
             if self.attempts.get(claim.job_id) in ours:
                 del self.attempts[claim.job_id]
+            for each in ours:
+                if each.trace is not None:
+                    each.trace.end(None)
 
     async def _pick_up(self, attempt: Attempt) -> None:
         """Let an attempt go on from what earlier ones have left in the log, if it is to."""
@@ -220,6 +229,10 @@ class Workshop:
         attempt, tries, deaf = ours[0], 0, 0
         while True:
             outcome = await attempt.generate()
+            if attempt.trace is not None:
+                attempt.trace.end_call(outcome)
+                if isinstance(outcome, Failed):
+                    attempt.trace.end(outcome)
             # A call that is listened to again is the same call.
             tries, deaf = tries + 1, 0 if attempt.spoke else deaf + 1
             following: Attempt | Outcome | None = outcome
@@ -236,6 +249,8 @@ class Workshop:
                 continue
             if following is not None:
                 await self._settle(attempt, following)
+            if attempt.trace is not None:
+                attempt.trace.end(following or outcome)
             return
 
     async def _after(self, attempt: Attempt, failed: Failed, tries: int, deaf: int) -> Attempt | Outcome | None:
@@ -352,7 +367,14 @@ class Workshop:
             min(request.timeout_s or settings.job_timeout_s, settings.job_timeout_s),
         )
         provider = partial(self._provider, request)
-        return Attempt(claim, request, provider, self._writer, self._checker, timeouts, self._paces)
+        attempt = Attempt(claim, request, provider, self._writer, self._checker, timeouts, self._paces)
+        if self._traces is not None:
+            # Only here: without traces nothing of theirs is imported.
+            from worker.tracing import AttemptTrace
+
+            config = self.settings.providers().get(request.provider)
+            attempt.trace = AttemptTrace(self._traces, claim, request, config)
+        return attempt
 
     def _provider(self, request: JobRequest) -> Provider:
         if not request.messages:
@@ -389,6 +411,8 @@ class Workshop:
         if finished is None:
             self.metrics.fenced.inc()
             logger.warning("job %s attempt %d ended %s elsewhere", claim.job_id, claim.attempt, ending.status)
+            if attempt.trace is not None:
+                attempt.trace.lost()
             await self._disown(attempt)
             return
         code = outcome.failure.code if isinstance(outcome, Failed) else None

@@ -135,7 +135,7 @@ local function open(id, record)
     local length = redis.call('XLEN', log)
     claimed[#claimed + 1] = {id, attempt, base, record.request, tonumber(record.created_ms), tonumber(started), now, length,
       record.provider, record.model, tonumber(record.fallback or 0), record.rates, record.used, record.run or '',
-      attempt == 1 and '' or record.restart_reason or 'worker_lost'}
+      attempt == 1 and '' or record.restart_reason or 'worker_lost', record.traceparent or ''}
   else
     -- Without its log nobody could read it.
     redis.call('SREM', KEYS[4], id)
@@ -147,7 +147,7 @@ end
 -- The fields of a record that decide what becomes of a job. A missing one is false.
 local FIELDS = {'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base',
   'leave_grace_s', 'provider', 'model', 'fallback', 'rates', 'used', 'call', 'input_estimate', 'waits_for', 'run', 'owner',
-  'priority', 'line'}
+  'priority', 'line', 'traceparent'}
 
 local function read(id)
   local record = {}

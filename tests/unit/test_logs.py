@@ -112,3 +112,14 @@ def test_without_a_terminal_all_that_a_process_says_is_json_its_end_too() -> Non
     assert "RuntimeError in" in lines[-1]["exception"]
     assert "canary" not in done.stderr
     assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_collector_that_is_gone_is_told_of_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(logs, "mono_s", lambda: now_s)
+    seldom = logs.Seldom()
+    exporter = logging.LogRecord("opentelemetry.exporter.x", logging.WARNING, "", 1, "gone", (), None)
+    ours = logging.LogRecord("worker", logging.WARNING, "", 1, "gone", (), None)
+    assert [seldom.filter(exporter), seldom.filter(exporter), seldom.filter(ours)] == [True, False, True]
+    now_s += 61
+    assert seldom.filter(exporter)

@@ -19,6 +19,7 @@ from worker.providers.base import (
     StreamError,
     Truncated,
     figure,
+    model_name,
     text,
     word,
 )
@@ -84,6 +85,7 @@ class _Answer:
         self._as_text = as_text
         self._reason = ""
         self._stop_sequence: str | None = None
+        self._model: str | None = None
         self._usage: dict[str, Any] = {}
         self._whole = False
         self._calls: dict[int, int] = {}
@@ -101,7 +103,9 @@ class _Answer:
         elif event.event == b"content_block_start":
             self._block(load(event.data))
         elif event.event == b"message_start":
-            self._used(load(event.data)["message"].get("usage"))
+            message = load(event.data)["message"]
+            self._model = model_name(message.get("model"))
+            self._used(message.get("usage"))
             if (usage := _usage(self._usage)) is not None:
                 self._sink.usage(usage)
         elif event.event == b"message_delta":
@@ -165,7 +169,7 @@ class _Answer:
         if self._as_text and reason == "tool_use":
             reason = "end_turn"
         thoughts = list(self._thoughts.values())
-        return Finish(REASONS.get(reason, reason), _usage(self._usage), thoughts, self._stop_sequence)
+        return Finish(REASONS.get(reason, reason), _usage(self._usage), thoughts, self._stop_sequence, self._model)
 
 
 def _usage(raw: dict[str, Any]) -> Usage | None:

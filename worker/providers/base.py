@@ -56,6 +56,8 @@ class Finish(NamedTuple):
     """Thinking as the provider wants it back in a follow-up (`shared.messages.Block`)."""
     stop_sequence: str | None = None
     """Which of the request's `stop` ended the answer, where the provider says it."""
+    model: str | None = None
+    """Which model it says that it was."""
 
 
 def word(reason: object) -> str:
@@ -63,6 +65,12 @@ def word(reason: object) -> str:
     if isinstance(reason, str) and reason.isascii() and reason.isprintable() and len(reason) <= 64:
         return reason
     return "other"
+
+
+def model_name(told: object) -> str | None:
+    """Return the model that a provider says has answered; None for what is no plain name."""
+    name = word(told)
+    return None if name == "other" else name
 
 
 def figure(told: object, name: str) -> object:

@@ -9,7 +9,7 @@ from shared.prices import Usage
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
 from worker.providers import http
-from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, figure, word
+from worker.providers.base import Finish, NotConfigured, Sink, StreamError, Truncated, figure, model_name, word
 from worker.providers.calls import Calls
 from worker.providers.openai_request import body
 from worker.providers.sse import ServerSentEvent
@@ -57,6 +57,7 @@ class _Answer:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._reason = ""
+        self._model: str | None = None
         self._usage: Usage | None = None
         self._calls: dict[str, int] = {}
         """The number of a tool call by its id. Numbers are ours, in the order in which calls begin."""
@@ -82,7 +83,7 @@ class _Answer:
             for piece in delta.get("tool_calls") or ():
                 self._tool_call(piece)
             if reason := choice.get("finish_reason"):
-                self._reason = reason
+                self._reason, self._model = reason, model_name(chunk.get("model"))
         elif chunk.get("object") == "error":
             raise StreamError(chunk)
         if raw := chunk.get("usage"):
@@ -107,7 +108,7 @@ class _Answer:
         if not self._reason:
             raise Truncated
         reason = "tool_calls" if self._calls and self._reason == "stop" else word(self._reason)
-        return Finish(reason, self._usage)
+        return Finish(reason, self._usage, model=self._model)
 
 
 def _usage(raw: Any) -> Usage | None:

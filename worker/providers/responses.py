@@ -22,6 +22,7 @@ from worker.providers.base import (
     StreamError,
     Truncated,
     figure,
+    model_name,
     text,
     word,
 )
@@ -283,7 +284,8 @@ def _number(told: object) -> int:
 
 def _finish(response: dict[str, Any]) -> Finish:
     """Return how a response ended that is as whole as it will be."""
-    return Finish(_reason(response), _usage(response.get("usage")), _thoughts(response["output"]))
+    usage, model = _usage(response.get("usage")), model_name(response.get("model"))
+    return Finish(_reason(response), usage, _thoughts(response["output"]), model=model)
 
 
 def _reason(response: dict[str, Any]) -> str:
