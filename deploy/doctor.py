@@ -62,7 +62,7 @@ async def examine(url: str) -> AsyncIterator[Finding]:
     for finding in (*of_server, *of_access(settings, seen)):
         yield finding
     async with httpx2.AsyncClient(timeout=TIMEOUT_S) as http:
-        probes = [_provider(http, name, config) for name, config in _configured(settings).items()]
+        probes = [provider(http, name, config) for name, config in _configured(settings).items()]
         for finding in await asyncio.gather(*probes, _api(url)):
             yield finding
     if not probes:
@@ -169,7 +169,8 @@ def _configured(settings: Settings) -> dict[str, ProviderConfig]:
     return {name: config for name, config in known.items() if built_in.get(name, True)}
 
 
-async def _provider(http: httpx2.AsyncClient, name: str, config: ProviderConfig) -> Finding:
+async def provider(http: httpx2.AsyncClient, name: str, config: ProviderConfig) -> Finding:
+    """Ask one for its list of models: the cheapest question that takes its address and its key."""
     if config.kind in ("langchain", "demo"):
         return Finding("ok", name, "runs in the worker; not asked")
     anthropic = config.kind == "anthropic"
