@@ -69,6 +69,7 @@ class UIChunks(Translation):
     def tell(self, entry: Entry) -> bytes:
         if _KINDS.get(entry.event, "") == self._open and (text := quoted_text(entry)) is not None:
             # More of the part that is being written, as nearly every entry is.
+            self._telling.more(entry, text)
             return self._head + text + b"}\n\n"
         return b"".join([self._step(step) for step in self._telling.steps(entry)])
 

@@ -91,6 +91,7 @@ class Events(Translation):
 
     def tell(self, entry: Entry) -> bytes:
         if self._open == _KINDS.get(entry.event) and (text := quoted_text(entry)) is not None and text != b'""':
+            self._telling.more(entry, text)
             before, behind = self._delta
             return before + text + behind if self._open == "text" or self._shows_thinking else b""
         return b"".join([self._step(step) for step in self._telling.steps(entry) if not self.over])

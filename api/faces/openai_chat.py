@@ -119,6 +119,7 @@ class Chunks(Translation):
 
     def tell(self, entry: Entry) -> bytes:
         if self._telling_text and entry.event == TOKEN and (text := quoted_text(entry)) is not None:
+            self._telling.more(entry, text)
             return self._before + text + self._behind
         told = b"".join([self._step(step) for step in self._telling.steps(entry) if not self.over])
         if not self._telling_text and self._role:

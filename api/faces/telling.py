@@ -4,8 +4,9 @@ Our own readers drop what a lost attempt has sent (`restarted`). The words of ot
 its first word a lost attempt goes unnoticed, behind it `Restarted` says that what was told is void.
 """
 
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.events import (
@@ -82,6 +83,36 @@ class Ended:
 Step = Queued | Started | Text | Thought | Call | Arguments | Restarted | Ended
 
 
+class _Said:
+    """What was told of one text: enough to know it again, and no more."""
+
+    __slots__ = ("_sum", "length")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._sum = 0
+
+    def add(self, piece: str) -> None:
+        self.length += len(piece)
+        self._sum = _sum(piece, self._sum)
+
+    def begins(self, text: str) -> bool:
+        return len(text) >= self.length and _sum(text[: self.length]) == self._sum
+
+
+def _sum(text: str, before: int = 0) -> int:
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"), before)
+
+
+@dataclass(slots=True)
+class _Called:
+    """What was told of one call."""
+
+    number: int
+    id: str | None
+    arguments: _Said = field(default_factory=_Said)
+
+
 class Telling:
     """Turns the entries of one log, from its beginning, into steps; remembers what has been told."""
 
@@ -92,19 +123,20 @@ class Telling:
     def _forget(self) -> None:
         self.began = False
         """Whether anything of the answer has been told."""
-        self._calls: dict[int, int] = {}
+        self._said = {TOKEN: _Said(), REASONING: _Said()}
+        self._calls: dict[int, _Called] = {}
+
+    def more(self, entry: Entry, quoted: bytes) -> None:
+        """Note a text, in its quotes, that was told without asking for its steps."""
+        self._said[entry.event].add(load(quoted))
 
     def steps(self, entry: Entry) -> Iterator[Step]:
         """Yield what the next entry means."""
         data = load(entry.data)
         if entry.event == TOKEN:
-            if data["text"]:
-                self.began = True
-                yield Text(data["text"], bool(data.get("refusal")))
+            yield from self._text(data["text"], refusal=bool(data.get("refusal")))
         elif entry.event == REASONING:
-            if data["text"]:
-                self.began = True
-                yield Thought(data["text"])
+            yield from self._thought(data["text"])
         elif entry.event == TOOL_CALL:
             yield from self._call(data)
         elif entry.event == QUEUED:
@@ -119,14 +151,27 @@ class Telling:
         elif entry.last:
             yield Ended(entry.event, data)
 
-    def _call(self, piece: dict[str, Any]) -> Iterator[Step]:
-        number = self._calls.get(piece["index"])
-        if number is None:
+    def _text(self, text: str, *, refusal: bool = False) -> Iterator[Step]:
+        if text:
             self.began = True
-            number = self._calls[piece["index"]] = len(self._calls)
-            yield Call(number, piece.get("id") or f"call_{number}", piece.get("name") or "")
+            self._said[TOKEN].add(text)
+            yield Text(text, refusal)
+
+    def _thought(self, text: str) -> Iterator[Step]:
+        if text:
+            self.began = True
+            self._said[REASONING].add(text)
+            yield Thought(text)
+
+    def _call(self, piece: dict[str, Any]) -> Iterator[Step]:
+        called = self._calls.get(piece["index"])
+        if called is None:
+            self.began = True
+            called = self._calls[piece["index"]] = _Called(len(self._calls), piece.get("id"))
+            yield Call(called.number, called.id or f"call_{called.number}", piece.get("name") or "")
         if piece.get("arguments"):
-            yield Arguments(number, piece["arguments"])
+            called.arguments.add(piece["arguments"])
+            yield Arguments(called.number, piece["arguments"])
 
     def _again(self, data: dict[str, Any]) -> Iterator[Step]:
         void = self.began
@@ -135,20 +180,38 @@ class Telling:
         yield Restarted(*self._who) if void else Started(*self._who)
 
     def _snapshot(self, state: dict[str, Any]) -> Iterator[Step]:
-        """Take the state of an answer in place of the events that led to it."""
-        if self.began:
-            # Of a log that has lost its last writes: nobody can say what of it was told.
+        """Take the state of an answer in place of the events that led to it: tell what of it was not told yet.
+
+        A log becomes compact under a reader that is slow. Where what was told is no beginning of it, it is that of
+        another answer: a log that has lost its last writes, or an attempt that was.
+        """
+        if self.began and not self._is_told_of(state):
             self._forget()
             yield Restarted(*self._who)
-        if state["reasoning"]:
-            self.began = True
-            yield Thought(state["reasoning"])
-        if state["text"]:
-            self.began = True
-            refusal = state.get("refusal", "")
-            if text := state["text"].removesuffix(refusal):
-                yield Text(text)
-            if refusal:
-                yield Text(refusal, refusal=True)
-        for call in state["tool_calls"]:
+        # What has begun goes on before anything else begins: some APIs end a call then.
+        calls = sorted(state["tool_calls"], key=lambda call: call["index"] not in self._calls)
+        begun = len(self._calls)
+        for call in calls[:begun]:
+            rest = call["arguments"][self._calls[call["index"]].arguments.length :]
+            yield from self._call({**call, "arguments": rest})
+        yield from self._thought(state["reasoning"][self._said[REASONING].length :])
+        text, told = state["text"], self._said[TOKEN].length
+        refused_from = max(told, len(text) - len(state.get("refusal", "")))
+        yield from self._text(text[told:refused_from])
+        yield from self._text(text[refused_from:], refusal=True)
+        for call in calls[begun:]:
             yield from self._call(call)
+
+    def _is_told_of(self, state: dict[str, Any]) -> bool:
+        """Say whether all that was told is the beginning of what this snapshot says."""
+        calls = {call["index"]: call for call in state["tool_calls"]}
+        return (
+            self._said[TOKEN].begins(state["text"])
+            and self._said[REASONING].begins(state["reasoning"])
+            and all(
+                (call := calls.get(index)) is not None
+                and call["id"] == called.id
+                and called.arguments.begins(call["arguments"])
+                for index, called in self._calls.items()
+            )
+        )

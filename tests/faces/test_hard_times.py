@@ -1,6 +1,7 @@
 """What befalls clients of chat completions and messages: repeats, exits, Redis, damage; each SDK sees its own words."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ import pytest
 from shared.events import TOKEN
 from tests.faces.conftest import anthropic_client, openai_client
 from tests.faults.proxy import Proxy
-from tests.provider import Reasoning, ScriptedProvider, Silence, Text, Tokens, ToolCall, Wait
+from tests.provider import Delay, Reasoning, ScriptedProvider, Silence, Text, Tokens, ToolCall, Wait
 from tests.stack import Stack, eventually
 from tests.valkey import valkey
 
@@ -265,6 +266,28 @@ async def test_a_slow_reader_gets_each_piece_once(stack: Stack, face: Callable[[
             await asyncio.sleep(0.5)
         seen += piece
     assert seen.replace("x", "") == "".join(f"{number:04d}" for number in range(count))
+
+
+@FACES
+async def test_a_slow_reader_gets_what_is_left_of_a_log_that_has_become_compact(
+    stack: Stack, face: Callable[[Stack], Face]
+) -> None:
+    """Nothing of its answer was lost, so nothing is begun anew: the snapshot only tells it the rest."""
+    size, count = 40_000, 80
+    pieces = [f"{number:04d}" + "x" * size for number in range(count)]
+    stack.provider.script("m", *[step for piece in pieces for step in (Text(piece), Delay(0.02))])
+    client = face(stack)
+    few = httpx2.AsyncHTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)])
+    client.client = client.client.with_options(http_client=httpx2.AsyncClient(transport=few))
+    compactor = stack.workers[0].worker.workshop.compactor
+    compactor._age_s = -1
+    seen = ""
+    async for piece in client.pieces("openai/m"):
+        if not seen:
+            await stack.provider.calls[0].ended()
+            assert await eventually(compactor.run_once) == 1
+        seen += piece
+    assert seen == "".join(pieces)
 
 
 @FACES

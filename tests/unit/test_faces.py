@@ -11,7 +11,7 @@ from api.faces.anthropic_messages_answer import Content, Events
 from api.faces.anthropic_thoughts import parted
 from api.faces.openai_chat import Chunks
 from api.faces.target import Target
-from shared.events import Entry, EventId, dump, merge
+from shared.events import Answer, Entry, EventId, dump, merge
 
 JOB = f"job_{'0' * 32}"
 STARTED = ("started", {"attempt": 1, "provider": "openai", "model": "m"})
@@ -84,6 +84,34 @@ def test_a_snapshot_in_mid_answer_makes_what_was_told_void(translation: Any) -> 
     assert "error" in found[-1]
     assert told.over
     assert "another" not in json.dumps(found)
+
+
+def told_of(found: list[Any]) -> list[str]:
+    """Return the text, the thinking and each call's arguments that chunks or blocks add up to."""
+    sums = ["", "", "", ""]
+    for frame in found:
+        delta = frame["choices"][0]["delta"] if frame.get("choices") else frame.get("delta", {})
+        (called,) = delta.get("tool_calls", [{}])
+        sums[0] += delta.get("content") or delta.get("text") or ""
+        sums[1] += delta.get("reasoning_content") or delta.get("thinking") or ""
+        number = called.get("index", frame.get("index", 0) - 2 if "partial_json" in delta else 0)
+        sums[2 + number] += called.get("function", {}).get("arguments") or delta.get("partial_json") or ""
+    return sums
+
+
+@pytest.mark.parametrize("translation", [chunks, events])
+def test_a_log_that_becomes_compact_under_its_reader_is_told_to_its_end(translation: Any) -> None:
+    thoughts = [("reasoning", {"text": text}) for text in TEXTS]
+    texts = [("token", {"text": text}) for text in TEXTS]
+    called = calls((0, '{"a":'), (0, '"b"}'), (1, "{"), (1, "}"))
+    log = entries(STARTED, *thoughts, *texts, *called, COMPLETED)
+    whole = told_of(frames(translation(), log))
+    assert whole == ["".join(TEXTS), "".join(TEXTS), '{"a":"b"}', "{}"]
+    snapshot = Answer.of(log[:-1]).snapshot(log[-2].id)
+    for cut in range(1, len(log) - 1):
+        found = frames(translation(), [*log[:cut], snapshot, log[-1]])
+        assert told_of(found) == whole, cut
+        assert "error" not in found[-1]
 
 
 def blocks(log: list[Entry]) -> list[tuple[str, str]]:
