@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -51,6 +52,9 @@ def configure(level: Level, form: Format | None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Seldom())
     handler.setFormatter(Json() if form == "json" else Plain())
+    # What no line of ours says, and each would be searched for.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -91,9 +95,14 @@ def _say_why(kind: type[BaseException], error: BaseException, trace: TracebackTy
         logging.getLogger("rejoin").critical("the process ends", exc_info=(kind, error, trace))
 
 
+@lru_cache(maxsize=4)
+def _second(since_1970_s: int) -> str:
+    return f"{datetime.fromtimestamp(since_1970_s, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
 def _time(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+    second = int(record.created)
+    return f"{_second(second)}.{int((record.created - second) * 1000):03}Z"
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -145,7 +154,7 @@ class Json(logging.Formatter):
             "logger": record.name,
             "message": _message(record),
             **_fields(record),
-            "pid": record.process,
+            "pid": os.getpid(),
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = explain(record.exc_info[1])
@@ -167,4 +176,4 @@ class Plain(logging.Formatter):
             about += f"  {explain(record.exc_info[1])}"
         line = f"{_time(record)} {record.levelname:<7} {record.name}: {_message(record)}{about}"
         # (CWE-117: nobody writes a second line, or moves a terminal's cursor.)
-        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+        return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

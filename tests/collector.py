@@ -64,6 +64,7 @@ class Collector:
         self.spans: list[Span] = []
         self.bodies = b""
         self.asked = 0
+        self.paths: set[str] = set()
         self._go_on = threading.Event()
         if not hangs:
             self._go_on.set()
@@ -73,6 +74,7 @@ class Collector:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 collector.asked += 1
+                collector.paths.add(self.path)
                 collector._go_on.wait()
                 if self.path == "/v1/traces":
                     collector.bodies += body

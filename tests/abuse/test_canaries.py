@@ -70,8 +70,13 @@ BROUGHT = ("canary-query", "canary-header", "canary-field", "canary-value", "can
 
 
 async def loud(stack: Stack, program: str, ready: str, *args: str) -> Process:
-    """Start a program that logs all that anything in it has to say."""
-    environment = stack.environment(OPENAI_LOG="debug", ANTHROPIC_LOG="debug", REJOIN_LOG_LEVEL="debug")
+    """Start a program that logs, and traces, all that anything in it has to say."""
+    environment = stack.environment(
+        OPENAI_LOG="debug",
+        ANTHROPIC_LOG="debug",
+        REJOIN_LOG_LEVEL="debug",
+        OTEL_TRACES_EXPORTER="console",
+    )
     return cast(Process, await stack._started(Process(["-c", program, *args], environment, ready), []))
 
 
@@ -161,6 +166,8 @@ async def test_real_processes_say_nothing_of_what_they_carry(bare: Stack) -> Non
     secrets += [ticket.rpartition(".")[2] for ticket in tickets]
     lines = [line for process in processes for line in process.lines]
     assert any("GET /v1/jobs?api_key=…" in line for line in lines), "the access log is on"
+    assert any('"name": "GET /v1/jobs"' in line for line in lines), "traces are on"
+    assert any('"name": "chat m"' in line for line in lines)
     for canary in (*SAID, *BROUGHT, *secrets):
         assert not [line for line in lines if canary in line], canary
         assert not [shown for shown in titles if canary in shown], canary

@@ -41,7 +41,8 @@ async def test_one_trace_goes_from_the_post_through_the_queue_to_the_provider_an
 ) -> None:
     """CWE-532: neither what is said nor keys, tickets, owners."""
     port = free_port()
-    await bare.api_process(port, **collector.environment)
+    # The framework would tell more, of itself.
+    await bare.api_process(port, FASTAPI_OTEL_AUTO_CONFIGURE="true", **collector.environment)
     worker = await bare.worker_process(**collector.environment)
     client = bare.client(also=f"http://127.0.0.1:{port}")
     bare.provider.script(
@@ -92,6 +93,7 @@ async def test_one_trace_goes_from_the_post_through_the_queue_to_the_provider_an
     ended = json.loads(await worker.line("job ended"))
     assert (ended["job_id"], ended["trace_id"]) == (job_id, post.trace_id)
     assert len(collector.spans) == 7, "one a request, and no span a token"
+    assert collector.paths == {"/v1/traces"}
     for canary in (b"canary", b"local", ticket.partition("ticket=")[2].encode()):
         assert canary not in collector.bodies
 
@@ -156,6 +158,43 @@ async def test_an_attempt_names_the_one_before_whose_worker_was_killed(bare: Sta
     assert (attempt.trace_id, attempt.parent) == (post.trace_id, post.id)
     assert attempt.links == [(post.trace_id, attempt_id(job_id, 1))]
     assert attempt_id(job_id, 1) not in {each.id for each in collector.spans}
+
+
+async def test_an_attempt_that_lost_its_job_says_so_when_it_is_back(bare: Stack, collector: Collector) -> None:
+    bare.configure(lease_s=0.5)
+    frozen = await bare.worker_process(**collector.environment)
+    await bare.api()
+    client = bare.client()
+    bare.provider.script("m", Text("half an ans"), Silence())
+    bare.provider.then("m", Text("a whole answer"))
+    job_id = await client.submit()
+    await client.until(job_id, "token")
+    frozen.signal(signal.SIGSTOP)
+    await bare.worker()
+    await client.all_events(job_id)
+    frozen.signal(signal.SIGCONT)
+    attempt = await span(collector, "attempt")
+    assert (attempt.id, attempt.attributes["rejoin.outcome"]) == (attempt_id(job_id, 1), "lost")
+
+
+async def test_each_provider_is_named_as_the_field_names_it_and_is_told_nothing(
+    bare: Stack, collector: Collector
+) -> None:
+    """Nor by what an SDK would send along by itself where the whole process has a tracer."""
+    await bare.api()
+    await bare.worker_process(**collector.environment, OTEL_PYTHON_TRACER_PROVIDER="sdk_tracer_provider")
+    client = bare.client()
+    bare.provider.script("m", Text("x"), Usage(input=9, output=7))
+    for provider, name in (("openai", "openai"), ("openai-responses", "openai"), ("anthropic", "anthropic")):
+        for _ in range(3):
+            job_id = await client.submit(provider=provider)
+            assert (await client.all_events(job_id))[-1].event == "completed"
+            called = await span(collector, "chat m", len(bare.provider.calls) - 1)
+            said = called.attributes
+            assert (said["gen_ai.provider.name"], said["gen_ai.response.model"]) == (name, "m")
+            assert (said["gen_ai.usage.input_tokens"], said["gen_ai.usage.output_tokens"]) == (9, 7)
+            assert said["server.address"] == "127.0.0.1"
+            assert "traceparent" not in bare.provider.calls[-1].headers
 
 
 @pytest.mark.parametrize("hangs", [True, False])
