@@ -6,7 +6,7 @@ from itertools import chain, islice
 from openai import OpenAI
 
 url = os.environ.get("REJOIN_URL", "http://127.0.0.1:8000")
-client = OpenAI(base_url=f"{url}/v1", api_key=os.environ.get("REJOIN_KEY", "any"))
+client = OpenAI(base_url=f"{url}/v1", api_key=os.environ.get("REJOIN_API_KEY", "any"))
 model = os.environ.get("REJOIN_MODEL", "demo/tour")
 with client.responses.create(model=model, input="Hi", background=True, stream=True) as stream:
     events = list(islice(stream, 6))

@@ -20,9 +20,10 @@ _CODES: Final = {
 }
 """Our codes that OpenAI has words of its own for."""
 
-_FIELDS: Final = {"provider": "model", "system": "instructions"}
+_FIELDS: Final = {"provider": "model", "reasoning": "reasoning_effort"}
 _RESPONSES_FIELDS: Final = {
-    **_FIELDS,
+    "provider": "model",
+    "system": "instructions",
     "max_tokens": "max_output_tokens",
     "messages": "input",
     "response_format": "text.format",

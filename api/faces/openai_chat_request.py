@@ -45,11 +45,16 @@ class ChatRequest(Extras):
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     modalities: list[Literal["text"]] | None = None
     verbosity: Literal["medium"] | None = None
+    audio: None = None
+    moderation: None = None
+    prediction: None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
 
     # Of OpenAI's own service.
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     service_tier: str | None = None
     store: bool | None = None

@@ -75,11 +75,17 @@ class ResponsesRequest(Extras):
     # As they would be if nobody had set them.
     parallel_tool_calls: Literal[True] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
+    context_management: Annotated[list[Any], Field(max_length=0)] | None = None
+    conversation: None = None
+    max_tool_calls: None = None
+    moderation: None = None
+    prompt: None = None
 
     # Of OpenAI's own service.
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     service_tier: str | None = None
 

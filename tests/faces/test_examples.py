@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests import keys
 from tests.faces.pages import Browser
 from tests.provider import Text, Wait
 from tests.stack import ROOT, Stack
@@ -13,9 +14,10 @@ from tests.stack import ROOT, Stack
 PYTHON = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 
 
-async def output(*command: str, stack: Stack, model: str) -> str:
+async def output(*command: str, stack: Stack, model: str, key: str) -> str:
     """Return what an example writes, pointed at the stack. It has no setting but these."""
     asked = {"PATH": os.environ["PATH"], "REJOIN_URL": stack.url, "REJOIN_MODEL": model, "NO_PROXY": "127.0.0.1"}
+    asked["REJOIN_API_KEY"] = key
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, env=asked, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -25,10 +27,15 @@ async def output(*command: str, stack: Stack, model: str) -> str:
 
 
 @pytest.mark.parametrize("example", PYTHON)
-async def test_it_writes_the_answer(stack: Stack, example: str) -> None:
-    stack.provider.script("m", Text("Hello "), Text("world"))
+async def test_it_writes_the_answer(bare: Stack, example: str) -> None:
+    bare.configure(auth="required", secret=keys.SECRET)
+    await bare.worker()
+    await bare.api()
+    key = await keys.new_key(bare, "alice")
+    bare.provider.script("m", Text("Hello "), Text("world"))
     outputs = [
-        output(sys.executable, f"examples/{example}", stack=stack, model=model) for model in ("openai/m", "anthropic/m")
+        output(sys.executable, f"examples/{example}", stack=bare, model=model, key=key)
+        for model in ("openai/m", "anthropic/m")
     ]
     assert [said.strip() for said in await asyncio.gather(*outputs)] == ["Hello world"] * 2
 

@@ -1,5 +1,6 @@
 """The OpenAI SDK's chat completions against both providers."""
 
+import inspect
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -153,6 +154,23 @@ async def test_models_are_listed(chat: openai.AsyncOpenAI) -> None:
     assert (await chat.models.retrieve("demo/tour")).owned_by == "demo"
     with pytest.raises(openai.NotFoundError):
         await chat.models.retrieve("demo/none")
+
+
+async def test_what_is_none_is_not_set(stack: Stack, chat: openai.AsyncOpenAI) -> None:
+    """Whatever the SDK lets be None: callers pass their own defaults on."""
+    stack.provider.script("m", Text("x"))
+    given = inspect.signature(chat.chat.completions.create).parameters.values()
+    unset: Any = {each.name: None for each in given if str(each.annotation).startswith("Optional")}
+    assert len(unset) > 20
+    found = await chat.chat.completions.create(**{**unset, "model": "openai/m", "messages": HI})
+    assert found.choices[0].message.content == "x"
+
+
+async def test_a_refusal_names_the_field_as_the_client_knows_it(chat: openai.AsyncOpenAI) -> None:
+    asked: Any = {"model": "openai/m", "messages": HI, "reasoning_effort": "utmost"}
+    with pytest.raises(openai.BadRequestError, match="reasoning_effort") as refusal:
+        await chat.chat.completions.create(**asked)
+    assert refusal.value.param == "reasoning_effort"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The OpenAI SDK's Responses against both providers: every mode, every end, and what is refused."""
 
 import asyncio
+import inspect
 import json
 from typing import Any
 
@@ -333,14 +334,23 @@ REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"tools": [{"type": "web_search"}]}, "unsupported_parameter", "tools"),
     ({"include": ["reasoning.encrypted_content"]}, "invalid_request", "include.0"),
     ({"parallel_tool_calls": False}, "invalid_request", "parallel_tool_calls"),
-    ({"max_tool_calls": 3}, "unknown_field", "max_tool_calls"),
-    ({"conversation": "conv_1"}, "unknown_field", "conversation"),
+    ({"max_tool_calls": 3}, "invalid_request", "max_tool_calls"),
+    ({"conversation": "conv_1"}, "invalid_request", "conversation"),
     ({"max_output_tokens": 0}, "invalid_request", "max_output_tokens"),
     ({"background": True, "store": False}, "invalid_request", "background"),
     ({"stream_options": {"include_obfuscation": False}}, "invalid_request", "stream_options"),
     ({"model": "demo/tour", "tools": [WEATHER]}, "unsupported_parameter", "tools"),
     ({"reasoning": {"effort": "max"}}, "invalid_request", "reasoning.effort"),
 ]
+
+
+async def test_what_is_none_is_not_set(stack: Stack, chat: openai.AsyncOpenAI) -> None:
+    """Whatever the SDK lets be None: callers pass their own defaults on."""
+    stack.provider.script("m", Text("x"))
+    given = inspect.signature(chat.responses.create).parameters.values()
+    unset: Any = {each.name: None for each in given if str(each.annotation).startswith("Optional")}
+    found = await chat.responses.create(**{**unset, "model": "openai/m", "input": "Hi"})
+    assert found.output_text == "x"
 
 
 @pytest.mark.parametrize(("fields", "code", "param"), REFUSED)
