@@ -1,5 +1,6 @@
 """What operators see of everybody's jobs, and how they end one."""
 
+import logging
 import signal
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from shared.backlog import Backlog
 from shared.jobs import new_job_id
 from shared.overview import LISTED, Overview
 from shared.redis import Scripts
+from shared.settings import hash_key, key_id
 from tests import keys
 from tests.client import Client
 from tests.provider import Silence, Text, Tokens
@@ -166,12 +168,15 @@ async def test_lines_and_pauses_are_shown(bare: Stack, monkeypatch: pytest.Monke
     assert queue["oldest_age_s"] is not None
 
 
-async def test_an_operator_cancels_anybodys_job(bare: Stack) -> None:
+async def test_an_operator_cancels_anybodys_job(bare: Stack, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says who has done it."""
+    caplog.set_level(logging.INFO, "uvicorn.error")
     bare.configure(auth="required", secret=keys.SECRET)
     await bare.worker()
     await bare.api()
     alice = bare.client(await keys.new_key(bare, "alice"))
-    olga = bare.client(await keys.new_key(bare, "olga", "--ops"))
+    key = await keys.new_key(bare, "olga", "--ops")
+    olga = bare.client(key)
     bare.provider.script("silent", Text("x"), Silence())
     job_id = await alice.submit("silent")
     await alice.until(job_id, "token")
@@ -181,6 +186,8 @@ async def test_an_operator_cancels_anybodys_job(bare: Stack) -> None:
         200, {"id": job_id, "status": "cancelled", "outcome": "cancelled"},
     )  # fmt: skip
     await call.closed()
+    said = f"job {job_id} of alice: cancelled by operator olga ({key_id(hash_key(key))})"
+    assert said in caplog.messages
     assert (await alice.all_events(job_id))[-1].event == "cancelled"
     again = await olga.http.post(f"/v1/ops/jobs/{job_id}/cancel")
     assert (again.status_code, again.json()["outcome"]) == (200, "already_finished")

@@ -116,6 +116,40 @@ async def test_a_row_that_is_read_stays_where_it_is(stack: Stack, client: Client
     assert [await row.text_content() for row in await screen.jobs.get_by_role("rowheader").all()] == [second, third]
 
 
+async def test_what_comes_above_moves_nothing_that_is_read(stack: Stack, client: Client, screen: Screen) -> None:
+    """By pointer, by focus, or in the middle of the window."""
+    hour = Hour(stack.commands, Scripts(stack.commands), stack.keys)
+    page, codes = screen.page, iter(("idle_timeout", "worker_lost", "provider_error"))
+    job_id = await silent_job(stack, client)
+    for _ in range(9):
+        await silent_job(stack, client)
+    await page.set_viewport_size({"width": 1280, "height": 500})
+    await page.goto(screen.url)
+    cancel = page.get_by_role("button", name=f"Cancel {job_id}")
+    await cancel.scroll_into_view_if_needed()
+
+    async def top(row: Locator) -> float:
+        box = await row.bounding_box()
+        assert box is not None
+        return box["y"]
+
+    async def stays(row: Locator) -> None:
+        before, code = await top(row), next(codes)
+        await hour.add({f"failed:{code}": 1})
+        await expect(page.get_by_role("table", name="Failed jobs").get_by_role("row", name=code)).to_be_attached()
+        # (Windows scroll by whole pixels.)
+        assert abs(await top(row) - before) < 1
+
+    await screen.row(job_id).hover()
+    await stays(screen.row(job_id))
+    await page.mouse.move(0, 0)
+    await cancel.focus()
+    await stays(screen.row(job_id))
+    await page.evaluate("document.activeElement.blur()")
+    await screen.jobs.get_by_role("row").nth(5).evaluate("row => row.scrollIntoView({ block: 'center' })")
+    await stays(screen.jobs.get_by_role("row").nth(5))
+
+
 async def test_the_hour_is_drawn_and_told_as_a_table(stack: Stack, screen: Screen) -> None:
     hour = Hour(stack.commands, Scripts(stack.commands), stack.keys)
     await hour.add(

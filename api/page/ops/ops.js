@@ -94,6 +94,16 @@ function show(told) {
   document.title = `${count(told.queue.waiting)} wait, ${count(told.running.count)} run – Rejoin`;
 }
 
+/** Change what is shown, and have what somebody reads stay where it is, whatever comes or goes above it. */
+function holdStill(/** @type {() => void} */ change) {
+  const focused = view.contains(document.activeElement) ? document.activeElement : null;
+  const middle = document.elementFromPoint(innerWidth / 2, innerHeight / 2)?.closest('tr, figure, section');
+  const anchor = view.querySelector('tr:hover') ?? focused ?? middle;
+  const before = anchor?.getBoundingClientRect().top ?? 0;
+  change();
+  if (anchor?.isConnected) scrollBy(0, anchor.getBoundingClientRect().top - before);
+}
+
 /** @param {any} told */
 function showFigures({ queue, workers, running, hour }) {
   const ended = hour.completed + hour.failed + hour.cancelled;
@@ -189,7 +199,8 @@ async function refresh() {
   clearTimeout(timer);
   let nextMs = EVERY_MS;
   try {
-    show(await rejoin.call('/v1/ops'));
+    const told = await rejoin.call('/v1/ops');
+    holdStill(() => show(told));
     tries = 0;
     freshness.classList.remove('stale');
     setText(freshness, `As of ${clock(shownAt, true)}`);
