@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from shared.errors import Unavailable
 
 DEADLINE_S: Final = 0.95
+
+Page = TypeVar("Page")
 
 
 @asynccontextmanager
@@ -18,3 +20,13 @@ async def deadline() -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise Unavailable from None
+
+
+async def in_time(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
+    """Yield pages, each with a deadline of its own: much to be read takes long, and is no Redis that is silent."""
+    while True:
+        async with deadline():
+            page = await anext(pages, None)
+        if page is None:
+            return
+        yield page

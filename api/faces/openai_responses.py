@@ -79,8 +79,7 @@ async def create(request: Request, caller: Asking) -> Response:
     asked = await read_json(request, ResponsesRequest, here.settings.max_body_bytes)
     asked.check()
     asks = target(here, asked.model, "openai")
-    async with deadline():
-        messages = await conversation(here, caller, asked.previous_response_id, asked.input)
+    messages = await conversation(here, caller, asked.previous_response_id, asked.input)
     job, face = asked.job(asks, messages), asked.face(asks)
     waits = bool(asked.stream or not asked.background)
     submission = await submit(request, here, caller, job, reads=waits, face={FACE: face}, numbered=True)
@@ -98,7 +97,8 @@ async def create(request: Request, caller: Asking) -> Response:
                 await forget()
     elif created.replayed:
         async with deadline():
-            story = await story_of(here, await here.access.job(caller, created.id))
+            job_now = await here.access.job(caller, created.id)
+        story = await story_of(here, job_now)
     return json_response(story.response(), 200, headers)
 
 
@@ -120,11 +120,12 @@ async def retrieve(
     here = state(request)
     async with deadline():
         job = await _job(here, caller, response_id)
-        headers = {"X-Job-ID": job.id}
-        if not stream:
-            if starting_after is not None:
-                raise refused("invalid_request", "starting_after", "only with stream")
-            return json_response((await story_of(here, job)).response(), 200, headers)
+    headers = {"X-Job-ID": job.id}
+    if not stream:
+        if starting_after is not None:
+            raise refused("invalid_request", "starting_after", "only with stream")
+        return json_response((await story_of(here, job)).response(), 200, headers)
+    async with deadline():
         story = await beginning_of(here, job)
         seat = await here.streams.open(job.owner, quota_of(here.settings, caller.limits))
     grace_s = job.leave_grace_s if job.live else None
@@ -146,8 +147,7 @@ async def cancel(request: Request, caller: Asking, response_id: ResponseId) -> R
             job = await _job(here, caller, response_id)
     if not job.live and job.status != "cancelled":
         raise Problem(400, "response_ended", "Cannot cancel a completed response.")
-    async with deadline():
-        return json_response((await story_of(here, job)).response(), 200, {"X-Job-ID": job.id})
+    return json_response((await story_of(here, job)).response(), 200, {"X-Job-ID": job.id})
 
 
 @router.delete("/v1/responses/{response_id}", responses=refusals(OpenAIErrorBody, 400, 401, 404, 409, 500, 503))

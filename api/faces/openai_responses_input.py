@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from api.access import Caller
+from api.deadline import deadline
 from api.faces.openai_responses_object import is_kept, job_id_of, story_of
 from api.problems import Problem, refused
 from api.state import State
@@ -47,7 +48,9 @@ async def conversation(
     """Return all messages that the model is to see: those of the response before, its answer, and what is new."""
     before = [] if previous_id is None else await _before(here, caller, previous_id)
     items: Items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    named = await _named(here, caller, items)
+    async with deadline():
+        # One bound for all of them: whoever names many long ones keeps others waiting.
+        named = await _named(here, caller, items)
     messages = [*before, *_Reading(named, here.settings.max_body_bytes).messages(items)]
     # What was given before counts again: no conversation grows without bound by naming itself.
     if (before or named) and len(dump(messages)) > here.settings.max_body_bytes:
@@ -71,14 +74,17 @@ async def _job(here: State, caller: Caller, job_id: str) -> Job | None:
 async def _before(here: State, caller: Caller, id: str) -> list[dict[str, Any]]:
     """Return the conversation of an earlier response, its instructions excepted."""
     try:
-        job = await _job(here, caller, job_id_of(id))
+        async with deadline():
+            job = await _job(here, caller, job_id_of(id))
     except JobNotFound:
         job = None
     if job is None:
         raise refused("previous_response_not_found", "previous_response_id", "there is no such response")
     if job.live:
         raise _wrong("previous_response_id", "the response has not ended yet")
-    request, story = await asyncio.gather(here.jobs.request(job.id), story_of(here, job))
+    async with deadline():
+        request = await here.jobs.request(job.id)
+    story = await story_of(here, job)
     messages = [message.model_dump(exclude_defaults=True) for message in request.messages]
     reading = _Reading({}, here.settings.max_body_bytes)
     return messages + reading.answer(story.response()["output"], job.reasoning_blocks)

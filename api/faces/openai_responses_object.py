@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from api.deadline import deadline, in_time
 from api.faces.openai_responses_story import Story
 from api.state import State
 from shared.errors import JobNotFound
@@ -49,9 +50,10 @@ async def beginning_of(here: State, job: Job) -> Story:
 
 
 async def story_of(here: State, job: Job) -> Story:
-    """Return a job as a response, as far as its log goes."""
-    story = await beginning_of(here, job)
-    async for page in here.log.pages(job.id):
+    """Return a job as a response, as far as its log goes. Not in a deadline: the log may be long, and has its own."""
+    async with deadline():
+        story = await beginning_of(here, job)
+    async for page in in_time(here.log.pages(job.id)):
         for entry in page:
             story.read(entry)
     if not story.ended and not job.live:

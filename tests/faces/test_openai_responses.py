@@ -13,7 +13,19 @@ from openai.types.responses import Response
 from tests import keys
 from tests.faces.conftest import PROVIDERS, openai_client
 from tests.faces.responses import PREFIX, TEXT_ITEM, WEATHER, events_of, polled, streamed, types
-from tests.provider import Finish, HttpError, Reasoning, Refusal, Silence, StreamError, Text, ToolCall, Usage, Wait
+from tests.faults.proxy import Proxy
+from tests.provider import (
+    Finish,
+    HttpError,
+    Reasoning,
+    Refusal,
+    Silence,
+    StreamError,
+    Text,
+    ToolCall,
+    Usage,
+    Wait,
+)
 from tests.stack import Stack, eventually
 
 MODES: list[dict[str, Any]] = [{"stream": True}, {}, {"background": True}, {"background": True, "stream": True}]
@@ -189,6 +201,35 @@ async def test_what_waits_is_cancelled_before_it_starts(bare: Stack) -> None:
         assert (await client.responses.cancel(made.id)).status == "cancelled"
         found = await events_of(await client.responses.retrieve(made.id, stream=True))
         assert types(found) == ["created", "queued"]
+
+
+async def test_a_long_response_is_read_whole_however_long_that_takes(bare: Stack) -> None:
+    """Longer than a silent Redis is waited for: that is no reason to refuse what can be read."""
+    bare.provider.script("m", Text("x"))
+    await bare.worker()
+    await bare.api()
+    async with Proxy(bare.valkey.port) as proxy, openai_client(bare) as client:
+        made = await client.responses.create(model="openai/m", input="Hi", background=True)
+        await polled(client, made.id)
+        await _lengthen(bare, made.id, 30_000)
+        await bare.api(redis_url=proxy.url)
+        proxy.latency_s = 0.03
+        async with openai_client(bare, 1) as far:
+            found: Response = await far.responses.retrieve(made.id)
+    assert len(found.output_text) == 30_000
+
+
+async def _lengthen(stack: Stack, id: str, tokens: int) -> None:
+    """Make a log as long as that of an answer with so many tokens, which would take minutes."""
+    key = stack.keys.log(id.replace("resp_", "job_"))
+    queued, started, *_, last = await stack.redis.xrange(key)
+    pipe = stack.redis.pipeline()
+    pipe.delete(key)
+    token = {"token": b'{"text":"x"}'}
+    events = [queued, started, *[(f"1-{n + 1}", token) for n in range(tokens)], (f"1-{tokens + 1}", last[1])]
+    for number, event in events:
+        pipe.xadd(key, event, id=number)
+    await pipe.execute()
 
 
 async def test_only_what_runs_in_the_background_is_cancelled(stack: Stack, chat: openai.AsyncOpenAI) -> None:
