@@ -157,10 +157,5 @@ async def test_nothing_that_opens_a_door_is_logged(bare: Stack) -> None:
     process.signal(signal.SIGTERM)
     await process.exit_code()
     said = "\n".join(process.lines)
-    signature = ticket.rpartition(".")[2]
-    lines = [line for line in process.lines if signature in line]
-    # Who writes it in capitals sends no ticket.
-    assert all("TICKET=" in line for line in lines)
-    assert len(lines) == 1
-    for secret in (key, "key-of-alice", keys.SECRET):
+    for secret in (key, "key-of-alice", keys.SECRET, ticket.rpartition(".")[2]):
         assert secret not in said
