@@ -135,10 +135,10 @@ def _explain_one(error: BaseException) -> str:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(error, OSError) and error.errno is not None:
         name += f" [{error.errno}: {os.strerror(error.errno)}]"
-    frames = traceback.extract_tb(error.__traceback__)
+    # Without reading the files: a line of source says nothing that its number does not.
+    frames = list(traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False))
     if len(frames) > MOST_PLACES:
-        frames = traceback.StackSummary.from_list([frames[0], *frames[1 - MOST_PLACES :]])
-    # (Without `lookup_lines`: a line of source says nothing that its number does not.)
+        frames = [frames[0], *frames[1 - MOST_PLACES :]]
     places = [f"{'/'.join(frame.filename.split(os.sep)[-2:])}:{frame.lineno} {frame.name}" for frame in frames]
     inner = [_explain_one(each) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else []
     return " ".join([name, *(["in", ", ".join(places)] if places else []), *(f"({each})" for each in inner)])
