@@ -1,5 +1,6 @@
 """Any log as a response: nothing is told twice, whatever its attempts have said, and however its entries are cut."""
 
+import tracemalloc
 from typing import Any
 
 from hypothesis import example, given
@@ -118,3 +119,21 @@ def test_a_stream_that_is_resumed_is_the_rest_of_the_whole(
     log = entries(given_attempts, end)
     whole = Events(Story(HEAD, 0)).body(log).split(b"\n\n")
     assert Events(Story(HEAD, 0), after).body(log).split(b"\n\n") == (whole[after + 1 :] or [b""])
+
+
+def test_what_a_reader_has_of_a_long_answer_is_about_its_text() -> None:
+    """Each reader of a response has a story of its own."""
+    tokens = 20_000
+    story = Story(HEAD, 0)
+    tracemalloc.start()
+    try:
+        for number in range(tokens):
+            text = f"{number:05d}"
+            call = dump({"index": 0, "id": "call_0", "name": "f", "arguments": text})
+            kind, data = ("token", text_data(text)) if number < tokens // 2 else ("tool_call", call)
+            story.read(Entry(EventId(1, number), kind, data))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(story.response()["output"]) == 2
+    assert kept < 3 * 5 * tokens
