@@ -108,6 +108,9 @@ class Reader:
                 await asyncio.sleep(self._pause_s * self._choose.uniform(0.5, 1.5))
                 self._at = (self._at + 1) % len(self._urls)
 
+    def _heard(self, chunk: bytes) -> None:
+        """Take note of what came, heartbeats too: for readers that want to."""
+
     async def _connection(self) -> None:
         events, frames = self.reading.events, Frames()
         self.connections += 1
@@ -116,6 +119,7 @@ class Reader:
         body = stream(url, last)
         try:
             async for chunk in body:
+                self._heard(chunk)
                 for event in frames.feed(chunk):
                     events.append(event)
                     self._news.set()

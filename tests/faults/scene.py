@@ -60,11 +60,12 @@ class Scene:
         cursor: str | None = None,
         urls: Sequence[str] = (),
         cut_after: Callable[[], float | None] = lambda: None,
+        kind: type[Reader] = Reader,
     ) -> Reader:
-        """Let one more reader read a job, to its end."""
+        """Let one more reader, of this kind, read a job, to its end."""
         reading = Reading(job_id, cursor=cursor)
         self.record.readings.append(reading)
-        reader = Reader(reading, list(urls) or self.urls, self.choose, cut_after=cut_after)
+        reader = kind(reading, list(urls) or self.urls, self.choose, cut_after=cut_after)
         self.readers.append(reader)
         return reader
 
