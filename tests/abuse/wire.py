@@ -6,6 +6,10 @@ from typing import NamedTuple
 Headers = list[tuple[bytes, bytes]]
 
 
+OWN = ("date", "x-request-id")
+"""What differs from one answer to the next, whatever is asked."""
+
+
 class Wire(NamedTuple):
     """What came back; status 0 where the connection was cut without a word."""
 
@@ -16,7 +20,7 @@ class Wire(NamedTuple):
     @property
     def shown(self) -> tuple[int, dict[str, str], bytes]:
         """All of it that does not go by the clock."""
-        return self.status, {name: value for name, value in self.headers.items() if name != "date"}, self.body
+        return self.status, {name: value for name, value in self.headers.items() if name not in OWN}, self.body
 
 
 async def send(url: str, request: bytes) -> Wire:

@@ -216,8 +216,8 @@ def a_lease_of_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     """As stock arq's: its in-progress key of a killed worker lives for 310 s."""
     register, claim = Queue.register, Queue.claim
 
-    async def register_for_long(self: Queue, worker: str, lease_s: float):
-        return await register(self, worker, 310)
+    async def register_for_long(self: Queue, worker: str, lease_s: float, *rest: object):
+        return await register(self, worker, 310, *rest)  # type: ignore[arg-type]
 
     async def claim_for_long(self: Queue, worker: str, at_most: int, lease_s: float, *rest: object, **named: object):
         return await claim(self, worker, at_most, 310, *rest, **named)  # type: ignore[arg-type]

@@ -50,7 +50,10 @@ class Dialer:
 
     def credentials(self, origin: Origin) -> str | None:
         """Return the `Proxy-Authorization` for this origin's proxy, if it asks for one."""
-        user = urlsplit(self._proxy(origin) or "")
+        proxy = self._proxy(origin)
+        if proxy is None or _way(proxy) is None:
+            return None
+        user = urlsplit(proxy)
         if user.username is None:
             return None
         pair = f"{unquote(user.username)}:{unquote(user.password or '')}"
