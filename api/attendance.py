@@ -49,14 +49,15 @@ class Attendance:
         self._leaving.pop(job_id, None)
         self._changed.set()
 
-    def leave(self, job_id: str) -> None:
-        """Count one reader less; behind the last one the job's grace begins."""
+    def leave(self, job_id: str, *, for_good: bool = False) -> None:
+        """Count one reader less; behind the last one the job's grace begins, unless that one does not come back."""
         if job_id not in self._readers:
             return
         self._readers[job_id] -= 1
         if self._readers[job_id] == 0:
             del self._readers[job_id]
-            self._leaving[job_id] = self._graces.pop(job_id)
+            grace_s = self._graces.pop(job_id)
+            self._leaving[job_id] = 0.0 if for_good else grace_s
             self._changed.set()
 
     async def _run(self) -> None:

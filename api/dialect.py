@@ -27,6 +27,8 @@ class Dialect(Protocol):
     """Whether what was asked for has to be sent: a translation remembers that it told it."""
     over: bool
     """Whether all has been told, so that the body may end."""
+    gave_up: bool
+    """Whether that was before the job's end: its client has been told so, and does not come back."""
 
     def opening(self) -> bytes:
         """Return what stands before everything else."""
@@ -53,6 +55,7 @@ class Plain:
     """Our own events: a frame an entry, the same for every reader."""
 
     tells_once = False
+    gave_up = False
 
     def __init__(self, media_type: str, frame: Frame, ping: bytes) -> None:
         self.media_type = media_type
@@ -83,6 +86,7 @@ class Translation(ABC):
     ping = PING
     tells_once = True
     over = False
+    gave_up = False
 
     def opening(self) -> bytes:
         # Neither `retry:` nor `id:`: these clients do not come back by themselves, and stumble over both.

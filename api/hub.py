@@ -211,9 +211,10 @@ class Hub:
             reader.end()
         return reader
 
-    def detach(self, reader: Reader) -> None:
+    def detach(self, reader: Reader, *, for_good: bool = False) -> None:
+        """Let go of a reader. `for_good`: its client does not come back, and the job need not wait for it."""
         if reader.counts:
-            self._attendance.leave(reader.job_id)
+            self._attendance.leave(reader.job_id, for_good=for_good)
         if reader.key is not None and (others := self._by_key.get(reader.key)) is not None:
             others.discard(reader)
             if not others:

@@ -74,7 +74,7 @@ class LogResponse(EventSourceResponse):
                 await asyncio.wait([gone], timeout=CLOSE_S)
                 connection.abort()
         finally:
-            self._hub.detach(self._reader)
+            self._hub.detach(self._reader, for_good=self._dialect.gave_up)
             gone.cancel()
             telemetry.tell("rejoin.stream.outcome", outcome)
             self._say("stream closed", outcome=outcome, duration_ms=round((mono_s() - began_s) * 1000))

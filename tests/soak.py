@@ -352,9 +352,12 @@ class Soak:
             kept = (
                 *(keys.created, keys.round, keys.leases, keys.wake, keys.ended),
                 *(f"{keys.prefix}:health:", f"{keys.prefix}:usage:", f"{keys.prefix}:idempotency:"),
-                keys.posts("local"),
+                *(keys.posts("local"), f"{keys.prefix}:minute:"),
             )
-            left = [name for name in names if not name.startswith(kept)]
+            reports = [name for name in names if name.startswith(keys.report(""))]
+            left = [name for name in names if not name.startswith((*kept, keys.report("")))]
+            # Those of the workers that live: a dead one's is gone soon after its lease.
+            left += reports[WORKERS:]
             leases, clients = await redis.zcard(keys.leases), len(await redis.client_list())
             if leases != WORKERS:
                 left.append(f"{leases} leases")

@@ -111,6 +111,7 @@ class Events(Translation):
                 self._model = f"{provider}/{model}"
                 return b""
             case Restarted():
+                self.gave_up = True
                 return self._error(attempt_lost())
             case Ended(event, data):
                 return self._end(data) if event == COMPLETED else self._error(unfinished(event, data))

@@ -249,7 +249,7 @@ async def test_an_attempt_that_is_lost_behind_its_first_token_is_never_told_twic
     bare.provider.script("m", Text("half an ans"), Silence())
 
     async def lose() -> None:
-        bare.provider.script("m", Text("half an answer"))
+        bare.provider.script("m", Text("half an answer"), Silence())
         await bare.worker()
         await doomed.stop()
 
@@ -257,6 +257,13 @@ async def test_an_attempt_that_is_lost_behind_its_first_token_is_never_told_twic
         stream = await client.chat.completions.create(model="m", messages=HI, stream=True)
         seen, lost = await until_error(stream, lose)
     assert (seen, lost.code) == ("half an ans", "attempt_lost")
+    # Nobody is billed for an answer whose only reader does not come back: its grace is not waited for.
+    (job,) = (await bare.client().http.get("/v1/jobs")).json()["data"]
+
+    async def is_cancelled() -> bool:
+        return (await bare.client().job(job["id"]))["status"] == "cancelled"
+
+    await eventually(is_cancelled)
 
 
 async def test_an_attempt_that_is_lost_before_its_first_token_goes_unnoticed(bare: Stack) -> None:

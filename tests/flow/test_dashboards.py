@@ -144,7 +144,8 @@ def test_the_configuration_scrapes_what_compose_starts() -> None:
         assert job["job_name"] == f"rejoin-{service}"
         assert service in compose["services"]
         ports[service] = found["port"]
-    assert ports == {"api": 8000, "worker": compose["services"]["worker"]["environment"]["REJOIN_WORKER_PORT"]}
+    port = int(compose["services"]["worker"]["environment"]["REJOIN_WORKER_PORT"])
+    assert ports == {"api": 8000, "worker": port}
     assert all((PROMETHEUS / file).exists() for file in config["rule_files"])
 
 

@@ -21,7 +21,7 @@ from shared.requests import JobRequest
 from tests.client import Client, Event, body, text
 from tests.provider import Failure, HttpError, Text, Tokens, Usage, Wait
 from tests.stack import Stack, eventually
-from worker import retries, workshop
+from worker import course, retries
 
 REFUSED = Refusal(0, 1, 60)
 ROOMY = Quota(posts_per_minute=1_000_000, live_jobs=1_000_000)
@@ -129,7 +129,7 @@ async def second_queued(client: Client, job_id: str) -> Event:
 async def test_who_was_refused_keeps_nobody_from_a_slot_and_gets_the_next_one_back(
     bare: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workshop, "KEPT_S", 0.0)
+    monkeypatch.setattr(course, "KEPT_S", 0.0)
     bare.configure(max_jobs=2)
     client = await started(bare)
     gate = bare.provider.gate()

@@ -67,7 +67,7 @@ async def test_a_failed_job_is_told_with_our_code_and_a_strange_request_id_is_no
     await client.all_events(job_id)
     line = await worker.line("job ended")
     assert re.fullmatch(
-        rf"2\S+Z INFO    worker\.workshop: job ended  job_id={job_id}  attempt=1  code=\w+  outcome=failed", line
+        rf"2\S+Z INFO    worker\.course: job ended  job_id={job_id}  attempt=1  code=\w+  outcome=failed", line
     )
 
 
