@@ -164,6 +164,7 @@ async def test_revoking_cuts_all_streams_of_the_key_and_of_its_tickets_on_all_pr
     assert await asyncio.gather(*kept) == [True] * 2
 
 
+@pytest.mark.alone
 async def test_a_reader_that_takes_nothing_is_cut_too(guarded: Stack) -> None:
     key = await keys.new_key(guarded, "bob")
     bob = guarded.client(key)

@@ -86,6 +86,7 @@ async def test_a_scene_is_shown_as_it_is(bare: Stack, monkeypatch: pytest.Monkey
     assert waiting not in str(view)
 
 
+@pytest.mark.alone
 async def test_a_rate_is_that_of_the_moment(bare: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that has stopped to come has one of 0, however fast it came before."""
     freshly(monkeypatch)
@@ -108,6 +109,7 @@ async def test_a_rate_is_that_of_the_moment(bare: Stack, monkeypatch: pytest.Mon
     assert rates[0] > 100
 
 
+@pytest.mark.alone
 async def test_a_killed_workers_jobs_are_seen_to_go_elsewhere(bare: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     freshly(monkeypatch)
     bare.configure(lease_s=1.0)

@@ -138,6 +138,7 @@ async def test_a_server_that_is_stalled_costs_a_bounded_wait_and_the_next_comman
         await commands.close()
 
 
+@pytest.mark.alone
 async def test_each_command_has_its_own_time_from_when_it_was_sent(shared_valkey: Valkey, prefix: str) -> None:
     """One timer for all of them: it must not take the age of one for that of another."""
     commands = connect(shared_valkey.url, timeout_s=0.5)
