@@ -85,6 +85,11 @@ class Connection:
             transport.write(chunk)
         return True
 
+    @property
+    def full(self) -> bool:
+        """Whether the client has yet to take much of what was sent: whoever awaits `send` now waits for it."""
+        return self._cycle is not None and self._cycle.flow.write_paused
+
     def peer(self) -> Any:
         return None if self._transport is None else self._transport.get_extra_info("peername")
 

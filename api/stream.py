@@ -96,11 +96,14 @@ class LogResponse(EventSourceResponse):
             async with aclosing(self._reader.batches()) as batches:
                 async for batch in batches:
                     body = dialect.body(batch) if batch else dialect.ping
-                    # Also an empty one: a client that takes nothing is found by it.
                     with self._hub.sending(self._reader):
+                        # Also an empty one: a client that takes nothing is found by it.
                         await self._connection.send(_body(body, more=not dialect.over))
-                    if dialect.over:
-                        return True
+                        if dialect.over:
+                            return True
+                        if self._connection.full:
+                            # That waited before it wrote, and what it wrote may be megabytes.
+                            await self._connection.send(_body(b""))
         except LogGone:
             pass
         if dialect.over:
@@ -116,6 +119,9 @@ class LogResponse(EventSourceResponse):
         done = self._connection.write_now(dialect.chunk(batch))
         if dialect.over:
             self._reader.end()
+        elif done and self._connection.full:
+            # From here on it is the task that waits, and that is watched.
+            self._reader.nudge(batch.came_s)
         return done
 
     def ping(self) -> bool:

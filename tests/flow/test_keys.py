@@ -177,7 +177,7 @@ async def test_a_reader_that_takes_nothing_is_cut_too(guarded: Stack) -> None:
     reader, writer = await asyncio.open_connection(sock=sock, limit=1)
     writer.write(f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
     hub = guarded.apis[0].app.state.rejoin.hub
-    await eventually(lambda: any(hub._sending), 20)
+    await eventually(lambda: any(hub._sending), 10)
     await command(guarded, "revoke", key_id(hash_key(key)))
     await eventually(lambda: hub.open_streams == 0, 2)
     writer.close()

@@ -308,7 +308,6 @@ class Seen:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.delivered: list[list[str]] = []
         """Ids in each batch that was written at once."""
-        self.refused = 0
         self.yielded: list[str] = []
         deliver, batches = LogResponse.deliver, Reader.batches
 
@@ -316,8 +315,6 @@ class Seen:
             done = deliver(response, batch)
             if done:
                 self.delivered.append([str(entry.id) for entry in batch.entries])
-            else:
-                self.refused += 1
             return done
 
         async def noted(reader: Reader, **how: bool) -> AsyncIterator[list[Entry]]:
@@ -394,14 +391,17 @@ async def test_a_client_that_takes_nothing_for_a_while_loses_nothing(
     raw = await raw_stream(stack, job_id, media=media, window=16_384)
     coming = raw.events()
     events = [await anext(coming) for _ in range(3)]
-    await parked(stack, job_id)
+    reader = await parked(stack, job_id)
+    through_the_task = len(seen.yielded)
     first.open()
-    await eventually(lambda: seen.refused)
+    await eventually(lambda: reader in hub_of(stack)._sending and (reader._inbox or reader._lagging))
     assert seen.delivered, "until then all went at once"
+    assert len(seen.yielded) == through_the_task
     async for event in coming:
         events.append(event)
         if len(text(events)) == 1 + sum(map(len, pieces)):
             break
+    assert len(seen.yielded) > through_the_task
     await parked(stack, job_id)
     second.open()
     events.append(await anext(coming))
