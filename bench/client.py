@@ -4,6 +4,7 @@ import asyncio
 import math
 import random
 import re
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -50,8 +51,8 @@ class Line(asyncio.Protocol):
         self._done: asyncio.Future[bytes] | None = None
 
     @classmethod
-    async def open(cls, port: int, key: str | None = None) -> "Line":
-        _, line = await asyncio.get_running_loop().create_connection(lambda: cls(key), "127.0.0.1", port)
+    async def open(cls, port: int, key: str | None = None, *, tls: ssl.SSLContext | None = None) -> "Line":
+        _, line = await asyncio.get_running_loop().create_connection(lambda: cls(key), "127.0.0.1", port, ssl=tls)
         return line
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

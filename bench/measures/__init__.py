@@ -2,7 +2,26 @@
 
 from collections.abc import Awaitable, Callable
 
-from bench.measures import capacity, cost, deltas, fanout, fixed, flood, growth, idle, lag, late, rest, ttft
+from bench.measures import (
+    appends,
+    capacity,
+    cost,
+    deltas,
+    fanout,
+    fixed,
+    flood,
+    footprint,
+    growth,
+    idle,
+    lag,
+    late,
+    openings,
+    proxy,
+    rest,
+    steady,
+    steps,
+    ttft,
+)
 from bench.report import Measured
 
 Progress = Callable[[float, str], None]
@@ -23,4 +42,10 @@ ALL: dict[str, Measure] = {
     "flood": flood.measure,
     "growth": growth.measure,
     "rest": rest.measure,
+    "steady": steady.measure,
+    "steps": steps.measure,
+    "footprint": footprint.measure,
+    "appends": appends.measure,
+    "openings": openings.measure,
+    "proxy": proxy.measure,
 }

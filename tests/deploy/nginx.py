@@ -93,6 +93,12 @@ class Nginx:
                     return
                 await asyncio.sleep(0.01)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that the others are children of."""
+        assert self._process is not None
+        return self._process.pid
+
     def output(self) -> str:
         """Return its logs, of requests and of errors."""
         return (self.folder / "out.log").read_text()

@@ -1,0 +1,104 @@
+"""What a token costs while streams run, with no job beginning or ending: CPU of each process, and bytes.
+
+With all in one API process and one worker, spread over several of each, and with nobody reading.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import orjson
+from redis.asyncio import Redis
+
+from bench.client import Line, Seen, job
+from bench.provider import model
+from bench.report import Figure, Measured
+from bench.rig import Rig, kind
+
+PACE_MS: Final = 20
+WATCH_S: Final = 6.0
+BEGIN_S: Final = 2.0
+KINDS: Final = ("api", "worker", "valkey")
+
+ONE: Final = ("api", "worker", "valkey")
+
+
+def _of_each(count: int) -> Sequence[str]:
+    return ("valkey", *(f"{part}.{number}" for part in ("api", "worker") for number in range(count)))
+
+
+CASES: Final[dict[str, tuple[Sequence[str], int, bool]]] = {
+    "50 streams": (ONE, 50, True),
+    "150 streams": (ONE, 150, True),
+    "150 streams, nobody reads": (ONE, 150, False),
+    "150 streams over 4 API processes and 4 workers": (_of_each(4), 150, True),
+    "300 streams over 2 API processes and 2 workers": (_of_each(2), 300, True),
+}
+"""The processes, streams of 50 tokens a second, and whether each has a reader."""
+
+
+async def measure(progress: Callable[[float, str], None]) -> Measured:
+    figures: list[Figure] = []
+    series: dict[str, Any] = {}
+    for done, (name, (parts, streams, read)) in enumerate(CASES.items()):
+        progress(done / len(CASES), name)
+        used = series[name] = await _watch(parts, streams, read)
+        by_kind = ", ".join(f"{part} {used[part]:.1f}" for part in KINDS)
+        figures.append(Figure(f"steady, {name}: CPU a token", sum(used[part] for part in KINDS), "µs", note=by_kind))
+        wire = f"Redis in {used['redis_in']:.0f}, out {used['redis_out']:.0f}"
+        if read:
+            figures.append(Figure(f"steady, {name}: bytes a token to its reader", used["reader"], "B", note=wire))
+        else:
+            figures.append(Figure(f"steady, {name}: bytes a token into Redis", used["redis_in"], "B"))
+    return Measured(figures, series)
+
+
+async def _watch(parts: Sequence[str], streams: int, read: bool) -> dict[str, float]:
+    """Return what was used for a token: µs of CPU by kind of process, bytes by where they went."""
+    tokens = int((WATCH_S + 2 * BEGIN_S + 4) * 1000 / PACE_MS)
+    with Rig(parts) as rig:
+        ports = [rig.ports[part] for part in parts if kind(part) == "api"]
+        lines: list[Line] = []
+        reads: list[asyncio.Task[Seen]] = []
+        async with Redis(port=rig.ports["valkey"]) as redis:
+            for number in range(streams):
+                line = await Line.open(ports[number % len(ports)])
+                created = orjson.loads(await line.ask("POST", "/v1/jobs", job(model(tokens, PACE_MS))))
+                if read:
+                    lines.append(line)
+                    reads.append(asyncio.create_task(line.stream("GET", created["events_url"])))
+                else:
+                    line.close()
+                await asyncio.sleep(BEGIN_S / streams)
+            await asyncio.sleep(1)
+            before, lines_before = await _clocks(rig, parts, redis), _seen(lines)
+            began_s = asyncio.get_running_loop().time()
+            await asyncio.sleep(WATCH_S)
+            after, lines_after = await _clocks(rig, parts, redis), _seen(lines)
+            took_s = asyncio.get_running_loop().time() - began_s
+        for task in reads:
+            task.cancel()
+        for line in lines:
+            line.close()
+    # Where nobody reads, the provider's pace says how many there were.
+    passed = lines_after[0] - lines_before[0] if read else took_s * 1000 / PACE_MS * streams
+    used = {name: (after[name] - before[name]) / passed for name in before}
+    return {
+        **{part: used[part] * 1e6 for part in KINDS},
+        "redis_in": used["in"],
+        "redis_out": used["out"],
+        "reader": (lines_after[1] - lines_before[1]) / passed,
+        "events": (lines_after[2] - lines_before[2]) / passed,
+    }
+
+
+async def _clocks(rig: Rig, parts: Sequence[str], redis: Redis) -> dict[str, float]:
+    cpu = {of: sum(rig.cpu_s([part]) for part in parts if kind(part) == of) for of in KINDS}
+    stats = await redis.info("stats")
+    return {**cpu, "in": stats["total_net_input_bytes"], "out": stats["total_net_output_bytes"]}
+
+
+def _seen(lines: Sequence[Line]) -> tuple[int, int, int]:
+    """Return tokens, bytes and events that have come."""
+    seen = [line.seen for line in lines if line.seen]
+    return sum(one.tokens for one in seen), sum(line.bytes_seen for line in lines), sum(one.events for one in seen)
