@@ -19,6 +19,7 @@ from api.request_id import identified
 from api.routes import events, health, jobs, metrics, models, ops, page, usage
 from api.state import State
 from shared import logs, telemetry
+from shared.files import allow_many
 from shared.garbage import spare_the_start
 from shared.metrics import ApiMetrics
 from shared.prices import Prices
@@ -137,6 +138,7 @@ def __getattr__(name: str) -> FastAPI:
     if name == "app":
         settings = load_settings("api")
         logs.configure(settings.log_level, settings.log_format)
+        allow_many()
         app = create_app(settings, telemetry.start("api"))
         spare_the_start()
         return app

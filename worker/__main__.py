@@ -8,6 +8,7 @@ os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 import uvloop
 
 from shared import logs, telemetry
+from shared.files import allow_many
 from shared.garbage import spare_the_start
 from shared.settings import load_settings
 from worker.dispatch import serve
@@ -17,6 +18,7 @@ from worker.workshop import Workshop
 def main() -> None:
     settings = load_settings("worker")
     logs.configure(settings.log_level, settings.log_format)
+    allow_many()
 
     async def run() -> None:
         traces = telemetry.start("worker")
