@@ -33,7 +33,7 @@ async def measure(progress: Callable[[float, str], None]) -> Measured:
             await redis.close()
     return Measured(
         [
-            Figure(f"Redis at full speed, {processes} API processes: CPU of a stream's opening", cost, "µs")
+            Figure(f"CPU of Redis for a stream's opening, API processes: {processes}", cost, "µs")
             for processes, cost in zip(PROCESSES, series["us"], strict=True)
         ],
         series,

@@ -45,7 +45,7 @@ async def measure(progress: Callable[[float, str], None]) -> Measured:
         used = series[name] = await _watch(parts, streams, read)
         by_kind = ", ".join(f"{part} {used[part]:.1f}" for part in KINDS)
         figures.append(Figure(f"steady, {name}: CPU a token", sum(used[part] for part in KINDS), "µs", note=by_kind))
-        wire = f"Redis in {used['redis_in']:.0f}, out {used['redis_out']:.0f}"
+        wire = f"Redis in {used['redis_in']:.0f}, out {used['redis_out']:.0f}, its file {used['file']:.0f}"
         if read:
             figures.append(Figure(f"steady, {name}: bytes a token to its reader", used["reader"], "B", note=wire))
         else:
@@ -87,6 +87,7 @@ async def _watch(parts: Sequence[str], streams: int, read: bool) -> dict[str, fl
         **{part: used[part] * 1e6 for part in KINDS},
         "redis_in": used["in"],
         "redis_out": used["out"],
+        "file": used["file"],
         "reader": (lines_after[1] - lines_before[1]) / passed,
         "events": (lines_after[2] - lines_before[2]) / passed,
     }
@@ -94,8 +95,9 @@ async def _watch(parts: Sequence[str], streams: int, read: bool) -> dict[str, fl
 
 async def _clocks(rig: Rig, parts: Sequence[str], redis: Redis) -> dict[str, float]:
     cpu = {of: sum(rig.cpu_s([part]) for part in parts if kind(part) == of) for of in KINDS}
-    stats = await redis.info("stats")
-    return {**cpu, "in": stats["total_net_input_bytes"], "out": stats["total_net_output_bytes"]}
+    stats, file = await redis.info("stats"), await redis.info("persistence")
+    wire = {"in": stats["total_net_input_bytes"], "out": stats["total_net_output_bytes"]}
+    return {**cpu, **wire, "file": file["aof_current_size"]}
 
 
 def _seen(lines: Sequence[Line]) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from bench.sizing import Load
 from shared.settings import Settings
 from tests.deploy.files import (
     API_PORT,
@@ -26,6 +27,7 @@ FOLDER = DEPLOY / "kubernetes"
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 ALL = [document for name in KUSTOMIZATION["resources"] for document in documents(FOLDER / name)]
 (SCALED,) = documents(FOLDER / "keda.yaml")
+(SCALED_API,) = documents(FOLDER / "hpa.yaml")
 WORKLOADS = {found["metadata"]["name"]: found for found in ALL if found["kind"] in ("Deployment", "StatefulSet")}
 OURS = ["rejoin-api", "rejoin-worker"]
 
@@ -41,7 +43,7 @@ def container(name: str) -> dict[str, Any]:
 
 
 def test_every_file_is_applied_or_left_to_choose() -> None:
-    named = {*KUSTOMIZATION["resources"], "kustomization.yaml", "keda.yaml"}
+    named = {*KUSTOMIZATION["resources"], "kustomization.yaml", "keda.yaml", "hpa.yaml"}
     assert {path.name for path in FOLDER.iterdir()} == named
     assert {found["kind"] for found in ALL}.isdisjoint({"Secret", "Namespace"}), "secrets are by reference only"
 
@@ -169,6 +171,17 @@ def test_keda_asks_for_metrics_that_there_are_and_reckons_with_the_slots_that_th
     assert int(triggers["used-slots"]["metadata"]["threshold"]) == int(0.7 * slots)
     assert triggers["used-slots"]["metricType"] == "AverageValue"
     assert triggers["oldest-job"]["metricType"] == "Value"
+
+
+def test_api_processes_are_scaled_by_the_share_of_a_core_that_is_planned_with_and_never_to_one() -> None:
+    target = SCALED_API["spec"]["scaleTargetRef"]
+    assert WORKLOADS[target["name"]]["kind"] == target["kind"]
+    (metric,) = SCALED_API["spec"]["metrics"]
+    assert metric["resource"]["target"] == {"type": "AverageValue", "averageValue": f"{Load().busy * 1000:.0f}m"}
+    for scaled, least in ((SCALED_API["spec"], "minReplicas"), (SCALED["spec"], "minReplicaCount")):
+        assert scaled[least] == WORKLOADS[scaled["scaleTargetRef"]["name"]]["spec"]["replicas"] == 2
+    down = SCALED_API["spec"]["behavior"]["scaleDown"]["policies"]
+    assert down == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
 
 
 def test_kustomize_builds_it() -> None:
