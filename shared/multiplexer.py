@@ -11,7 +11,7 @@ from typing import Any, Final
 from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
 
 from shared.clock import mono_s
-from shared.link import Link
+from shared.link import Link, Way
 
 MOVED: Final = (ReadOnlyError, BusyLoadingError)
 """What a server says that was the primary, or is not ready to be."""
@@ -24,8 +24,8 @@ class Multiplexer:
     not: who may not wait for it bounds that himself (`api.deadline`).
     """
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
-        self._url = url
+    def __init__(self, way: Way, *, timeout_s: float) -> None:
+        self._way = way
         self._timeout_s = timeout_s
         self._link: Link | None = None
         self._opening: asyncio.Task[Link] | None = None
@@ -63,11 +63,12 @@ class Multiplexer:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
         self.drop()
+        await self._way.close()
 
     async def _open(self) -> Link:
         """Return the connection; whoever comes while it is opened waits for the same one."""
         if self._opening is None:
-            self._opening = asyncio.ensure_future(Link.to(self._url, self._reply, self._lost))
+            self._opening = asyncio.ensure_future(self._way.connect(self._reply, self._lost))
             self._opening.add_done_callback(self._opened)
         opening = self._opening
         try:

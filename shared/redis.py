@@ -11,11 +11,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, DataError, NoScriptError, RedisError, ResponseError, TimeoutError
 
-from shared.link import CONNECT_TIMEOUT_S
+from shared import address
+from shared.link import CONNECT_TIMEOUT_S, REDIS_FAULTS, Direct, Way
 from shared.multiplexer import Multiplexer
-
-REDIS_FAULTS: Final = (RedisError, OSError)
-"""What a command raises when Redis is away, slow, full or refuses."""
+from shared.sentinel import PoolOfPrimary, Sentinels
 
 COMMAND_TIMEOUT_S: Final = 0.8
 """An API process tells its client within a second that Redis is gone (contract §6)."""
@@ -78,26 +77,34 @@ _RUN_WHEN_FULL: Final = (
 """They write little and free much: a full server must cost no lease, no reader its end, and keep no key alive."""
 
 
+def way_to(url: str) -> Way:
+    """Return the way to the server that a URL names, or to the primary that its sentinels name."""
+    where = address.parse(url)
+    return Sentinels(where) if where.sentinels else Direct(where.server)
+
+
 def connect(url: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> Multiplexer:
     """Return a process' connection for short commands: bounded waits, no repeats of its own."""
-    return Multiplexer(url, timeout_s=timeout_s)
+    return Multiplexer(way_to(url), timeout_s=timeout_s)
 
 
 def connect_blocking(url: str, *, longest_wait_s: float) -> Multiplexer:
     """Return a connection for one blocking command at a time, which may last `longest_wait_s`."""
-    return Multiplexer(url, timeout_s=longest_wait_s + 2)
+    return Multiplexer(way_to(url), timeout_s=longest_wait_s + 2)
 
 
 def pool_for_arq(url: str) -> BlockingConnectionPool:
     """Return what arq needs for its own few commands: its health line."""
-    return BlockingConnectionPool.from_url(
-        url,
-        max_connections=1,
-        timeout=COMMAND_TIMEOUT_S,
-        socket_timeout=COMMAND_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
+    where = address.parse(url)
+    options: dict[str, Any] = {
+        "max_connections": 1,
+        "timeout": COMMAND_TIMEOUT_S,
+        "socket_timeout": COMMAND_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+        **where.server,
+    }
+    return PoolOfPrimary(Sentinels(where), options) if where.sentinels else BlockingConnectionPool(**options)
 
 
 @cache
@@ -214,4 +221,5 @@ __all__ = [
     "pool_for_arq",
     "problem",
     "source",
+    "way_to",
 ]

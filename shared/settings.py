@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from shared import address
 from shared.limits import Limit
 from shared.logs import Format, Level
 from shared.secrecy import LEAST, PLACEHOLDERS, is_weak
@@ -138,12 +139,15 @@ def _check_secrets(secrets: list[SecretStr]) -> list[SecretStr]:
 
 def _check_redis_url(value: str) -> str:
     try:
-        parts = urlsplit(value)
-        fits = parts.scheme in ("redis", "rediss", "unix") and (parts.port or 1) > 0
+        where = address.parse(value)
     except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError("expected redis://host:port/db, rediss://… or unix:///path")
+        raise ValueError(
+            "expected redis://host:port/db, rediss://…, unix:///path or redis+sentinel://host:port,host:port/service/db"
+        ) from None
+    try:
+        address.tls(where.server)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"its ssl_… files cannot be used ({type(error).__name__})") from None
     return value
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from shared.clock import mono_s
 from shared.link import Link
-from shared.redis import REDIS_FAULTS, ConnectionError
+from shared.redis import REDIS_FAULTS, ConnectionError, way_to
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Subscriber:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._way = way_to(url)
         self._listeners: dict[bytes, Listener] = {}
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
         self._heard: set[bytes] = set()
@@ -56,6 +56,7 @@ class Subscriber:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._way.close()
 
     def subscribe(self, channel: str, listener: Listener) -> asyncio.Future[None]:
         """Listen to a channel; the future is done when Redis has confirmed that nothing is missed any more."""
@@ -98,7 +99,7 @@ class Subscriber:
     async def _listen(self) -> None:
         """Connect and listen until the connection is lost, asking now and then whether the other side is there."""
         lost = asyncio.Event()
-        self._link = link = await Link.to(self._url, self._take, lambda _: lost.set())
+        self._link = link = await self._way.connect(self._take, lambda _: lost.set())
         self._sync()
         while True:
             with suppress(asyncio.TimeoutError):

@@ -22,6 +22,11 @@ def free_port() -> int:
         return port
 
 
+def binary() -> str:
+    """Return the server's binary, which is also the sentinel's."""
+    return os.environ.get("TEST_REDIS_SERVER") or str(get_binary_path())
+
+
 class Valkey:
     """A server of our own that can be stopped, killed and started again on the same port and data."""
 
@@ -38,10 +43,7 @@ class Valkey:
 
     def start(self) -> None:
         """Start and return when it answers."""
-        self._process = subprocess.Popen(
-            [os.environ.get("TEST_REDIS_SERVER") or str(get_binary_path()), *self._options()],
-            stdout=subprocess.DEVNULL,
-        )
+        self._process = subprocess.Popen([binary(), *self._options()], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:

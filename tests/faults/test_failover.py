@@ -1,0 +1,146 @@
+"""A primary is lost, or changes places with its replica: by real sentinels, under real API and worker processes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared.redis import connect
+from tests.client import body
+from tests.faults.conftest import ROOMY
+from tests.faults.scene import Scene
+from tests.provider import ScriptedProvider, Text, Tokens
+from tests.sentinels import Watched, role, watched
+from tests.stack import Process, Stack, eventually
+from tests.valkey import Valkey, free_port
+
+LEASE_S = 5
+STREAMS = 10
+WORDS = "word after word that is counted at the end "
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[Watched]:
+    async with watched("--appendonly", "yes") as started:
+        yield started
+
+
+@pytest.fixture
+async def stack(servers: Watched, prefix: str, provider: ScriptedProvider) -> AsyncIterator[Stack]:
+    """Nothing started yet. What looks into Redis looks into the server that will be promoted."""
+    stack = Stack(servers.second, prefix, provider)
+    stack.configure(redis_url=servers.url, lease_s=LEASE_S, **ROOMY)
+    try:
+        yield stack
+    finally:
+        await stack.close()
+
+
+async def two_apis(stack: Stack) -> list[str]:
+    ports = [free_port(), free_port()]
+    await asyncio.gather(*[stack.api_process(port) for port in ports])
+    return [f"http://127.0.0.1:{port}" for port in ports]
+
+
+async def accepted(scene: Scene, model: str) -> bool:
+    """POST, and say whether it was taken; either is said within a second."""
+    asked_s = time.monotonic()
+    response = await scene.client.http.post("/v1/jobs", json=body(model))
+    assert time.monotonic() - asked_s < 1.5, "1 s, and what a busy machine takes"
+    if response.status_code == 202:
+        scene.accept(response.json()["id"], model)
+    else:
+        assert response.status_code == 503
+    return response.status_code == 202
+
+
+async def clients(server: Valkey) -> list[str]:
+    """Return what each of Rejoin's connections to a server did last; sentinels and replicas say who they are."""
+    redis = connect(server.url)
+    try:
+        listed = await redis.call("CLIENT", "LIST", "TYPE", "normal") + await redis.call(
+            "CLIENT", "LIST", "TYPE", "pubsub"
+        )
+    finally:
+        await redis.close()
+    lines = [dict(part.split("=", 1) for part in line.split()) for line in listed.decode().splitlines()]
+    return [line["cmd"] for line in lines if not line["name"].startswith("sentinel") and line["cmd"] != "client|list"]
+
+
+async def streams_at(scene: Scene, stack: Stack) -> list[Process]:
+    """Have two workers write ten answers, each read twice, until each is in mid-answer."""
+    workers = list(await asyncio.gather(stack.worker_process(), stack.worker_process()))
+    for n in range(STREAMS):
+        job_id = await scene.submit(Tokens(f"{n}: {WORDS * 12}", delay_s=0.04))
+        for _ in range(2):
+            await scene.read(job_id).until("token")
+    return workers
+
+
+async def test_a_primary_that_is_killed_in_mid_answer_is_followed_to_its_replica(
+    servers: Watched, stack: Stack
+) -> None:
+    """No gap, no text twice, one end each; POSTs are 503 at once, then taken; nobody asks who was the primary."""
+    scene = Scene(stack, urls=await two_apis(stack))
+    workers = await streams_at(scene, stack)
+    servers.first.kill()
+    model = scene.script(Text("posted after it"))
+    assert not await accepted(scene, model)
+    promoting = asyncio.create_task(servers.promoted(servers.second))
+    while not promoting.done():
+        await accepted(scene, scene.script(Text("posted in between")))
+    await promoting
+    await eventually(lambda: accepted(scene, model), 3)
+    # Who was the primary comes back, and for seconds still takes itself for it.
+    servers.first.start()
+    await scene.assert_clean(30)
+    assert {scene.record.statuses[job_id] for job_id in scene.record.accepted} == {"completed"}
+    assert all(worker.running for worker in workers)
+    await eventually(lambda: is_replica(servers.first), 20)
+    old = connect(servers.first.url)
+    told = await old.call("INFO", "commandstats")
+    await old.close()
+    assert b"cmdstat_replicaof" in told or b"cmdstat_slaveof" in told
+    assert b"cmdstat_evalsha" not in told
+    assert b"cmdstat_blpop" not in told
+
+
+async def is_replica(server: Valkey) -> bool:
+    return await role(server) == b"slave"
+
+
+async def test_a_primary_that_changes_places_with_its_replica_is_left_by_everybody(
+    servers: Watched, stack: Stack
+) -> None:
+    """A planned fail-over: both servers live on, and subscriptions and waits for work go where the work is.
+
+    For seconds the old primary takes writes that the new one will not know of. One that wants a replica does not.
+    """
+    for server in (servers.first, servers.second):
+        await configure(server, "min-replicas-to-write", 1)
+    urls = await two_apis(stack)
+    scene = Scene(stack, urls=urls)
+    workers = await streams_at(scene, stack)
+    await servers.switch()
+    promoting = asyncio.create_task(servers.promoted(servers.second))
+    while not promoting.done():
+        await accepted(scene, scene.script(Text("posted in between")))
+    await promoting
+
+    async def all_moved() -> bool:
+        return not await clients(servers.first)
+
+    await eventually(all_moved, 2)
+    await eventually(lambda: accepted(scene, scene.script(Text("posted after it"))), 15)
+    await scene.assert_clean(30)
+    assert {scene.record.statuses[job_id] for job_id in scene.record.accepted} == {"completed"}
+    assert all(worker.running for worker in workers)
+    here = await clients(servers.second)
+    assert here.count("blpop") == len(workers)
+
+
+async def configure(server: Valkey, name: str, value: object) -> None:
+    redis = connect(server.url)
+    await redis.call("CONFIG", "SET", name, value)
+    await redis.close()
