@@ -41,7 +41,7 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """Take a URL apart. Raises ValueError, without a word of it: there may be a password in it."""
+    """Take a URL apart. Raises ValueError, whose words are for no log: there may be a password in them."""
     scheme = url.partition(":")[0].lower()
     if any(name.startswith(("ssl_", "sentinel_")) for name in _unknown(url)):
         raise ValueError("has a parameter that is not known")
