@@ -1,25 +1,26 @@
 """The one listener of this process: learns what is new in every log that somebody here reads.
 
-One connection for all logs, and per job one look-up a message, however many streams are open elsewhere.
+One connection a server for all logs, and per job one look-up a message, however many streams are open elsewhere.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from api.attendance import Attendance
 from api.relay import Batch, Reader
 from api.streams import Seat, Streams
 from shared.clock import mono_s
+from shared.courier import Courier
+from shared.errors import Unavailable
 from shared.events import Entry, EventId
-from shared.keys import Keys
-from shared.log import Log
 from shared.metrics import ApiMetrics
-from shared.redis import REDIS_FAULTS
+from shared.plane import HOME, Place
 from shared.redis_clock import RedisClock
 from shared.subscriber import Subscriber
 
@@ -40,7 +41,7 @@ EXIT_SPREAD_S: Final = 2.0
 
 
 CLOCK_S: Final = 10.0
-"""Between two looks at Redis' clock, while anybody reads."""
+"""Between two looks at each server's clock, while anybody reads."""
 
 
 def _entries(lines: list[bytes]) -> list[Entry]:
@@ -60,10 +61,19 @@ def _tell_of_end(task: asyncio.Task[None]) -> None:
         logger.critical("%s have ended", task.get_name(), exc_info=error)
 
 
+class Ear(NamedTuple):
+    """How this process hears of the logs on one server."""
+
+    place: Place
+    subscriber: Subscriber
+    clock: RedisClock
+
+
 class Watch:
     """One log that is read here, by any number of readers."""
 
-    def __init__(self, on_news: "Callable[[Watch], None]") -> None:
+    def __init__(self, ear: Ear, on_news: "Callable[[Watch], None]") -> None:
+        self.ear = ear
         self.readers: set[Reader] = set()
         self._on_news = on_news
         self._news: list[Entry] = []
@@ -117,25 +127,21 @@ class Watch:
 class Hub:
     def __init__(
         self,
-        log: Log,
-        subscriber: Subscriber,
+        ears: Sequence[Ear],
+        courier: Courier,
         attendance: Attendance,
         streams: Streams,
-        keys: Keys,
         heartbeat_s: float,
         exiting: Callable[[], bool],
         metrics: ApiMetrics,
-        clock: RedisClock,
     ) -> None:
         self.metrics = metrics
-        self._clock = clock
+        self._ears = {ear.place.name: ear for ear in ears}
+        self._courier = courier
         self._reading = asyncio.Event()
         """Whether there are readers, or were a moment ago."""
-        self._log = log
-        self._subscriber = subscriber
         self._attendance = attendance
         self._streams = streams
-        self._keys = keys
         self._heartbeat_s = heartbeat_s
         self._exiting = exiting
         self._watches: dict[str, Watch] = {}
@@ -157,7 +163,8 @@ class Hub:
         return sum(len(watch.readers) for watch in self._watches.values())
 
     async def start(self) -> None:
-        await self._subscriber.start()
+        for ear in self._ears.values():
+            await ear.subscriber.start()
         await self._attendance.start()
         await self._streams.start()
         self._ticker = asyncio.create_task(self._tick(), name="stalls and exit")
@@ -174,7 +181,8 @@ class Hub:
         self.end_all()
         await self._attendance.stop()
         await self._streams.stop()
-        await self._subscriber.stop()
+        for ear in self._ears.values():
+            await ear.subscriber.stop()
 
     def attach(
         self,
@@ -185,20 +193,32 @@ class Hub:
         key: str | None = None,
         seat: Seat | None = None,
         merges: bool = True,
+        server: str = HOME,
+        ended: bool = False,
     ) -> Reader:
         """Return a new reader of a log; everything behind its cursor will reach it. Detach it in the end.
+
+        `server`: where the log is. `ended`: the job is over, so its last event has to be there.
+        Raises Unavailable for a server that this process has not been told of.
 
         `leave_grace_s`: the reader counts as one for a job that is cancelled when nobody reads it for so long.
         `key`: the API key by which it reads, and with which it ends.
         `seat`: the stream that it is among its owner's; left when the reader is detached.
         `merges`: whether neighbouring texts may come as one, when they are read from the log.
         """
+        ear = self._ears.get(server)
+        if ear is None:
+            raise Unavailable(f"REJOIN_STREAM_URLS has no {server!r}.")
         watch = self._watches.get(job_id)
         if watch is None:
-            watch = self._watches[job_id] = Watch(self._note)
-        listening = self._subscriber.subscribe(self._keys.log(job_id), watch)
+            watch = self._watches[job_id] = Watch(ear, self._note)
+        listening = ear.subscriber.subscribe(ear.place.keys.log(job_id), watch)
         counts = leave_grace_s is not None
-        reader = Reader(self._log, job_id, cursor, listening, counts=counts, key=key, seat=seat, merges=merges)
+        refresh = None if server == HOME else partial(self._courier.refresh, job_id, server)
+        reader = Reader(
+            ear.place.log, job_id, cursor, listening, counts=counts, key=key, seat=seat, merges=merges, refresh=refresh,
+            stale=ended and refresh is not None,
+        )  # fmt: skip
         if key is not None:
             self._by_key.setdefault(key, set()).add(reader)
         self._attendance.enter(job_id, leave_grace_s)
@@ -228,7 +248,8 @@ class Hub:
         watch.readers.discard(reader)
         if not watch.readers:
             del self._watches[reader.job_id]
-            self._subscriber.unsubscribe(self._keys.log(reader.job_id))
+            ear = watch.ear
+            ear.subscriber.unsubscribe(ear.place.keys.log(reader.job_id))
 
     def keys(self) -> AbstractSet[str]:
         """Return the API keys by which somebody reads here."""
@@ -266,22 +287,22 @@ class Hub:
     def _hand_out(self) -> None:
         """Hand out what has come together. Its lag is that of the oldest, until the last of its readers has it."""
         fresh, self._fresh = self._fresh, []
-        appended, began = fresh[0].appended, False
+        appended, clock, began = fresh[0].appended, fresh[0].ear.clock, False
         for watch in fresh:
             if watch.hand_out():
                 began = True
-        if appended is not None and (lag_s := self._clock.since_s(appended, mono_s())) is not None:
+        if appended is not None and (lag_s := clock.since_s(appended, mono_s())) is not None:
             self.metrics.relay_lag.observe(lag_s)
             if began:
                 self.metrics.first_relay.observe(lag_s)
 
     async def _keep_clock(self) -> None:
-        """Know Redis' clock while there are readers."""
+        """Know the servers' clocks while there are readers."""
         while True:
             await self._reading.wait()
-            try:
-                await self._clock.look()
-            except REDIS_FAULTS:
+            ears = [ear for ear in self._ears.values() if not ear.place.away]
+            looks = await asyncio.gather(*[ear.clock.look() for ear in ears], return_exceptions=True)
+            if any(isinstance(look, BaseException) for look in looks):
                 await asyncio.sleep(TICK_S)
                 continue
             await asyncio.sleep(CLOCK_S)

@@ -74,6 +74,7 @@ def create_app(settings: Settings, traces: "Traces | None" = None) -> FastAPI:
         here = State.build(settings, prices, app.metrics)
         app.state.rejoin = here
         tasks = [asyncio.create_task(_load(here.scripts)), asyncio.create_task(here.tally.run(), name="tally")]
+        await here.plane.start()
         await here.hub.start()
         if settings.auth == "required":
             await here.known_keys.start()
@@ -82,6 +83,8 @@ def create_app(settings: Settings, traces: "Traces | None" = None) -> FastAPI:
             task.cancel()
         await here.known_keys.stop()
         await here.hub.stop()
+        await here.courier.close()
+        await here.plane.stop()
         await here.redis.close()
         if traces is not None:
             await traces.close()

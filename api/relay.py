@@ -10,7 +10,7 @@ each token costs as much as all the rest. Whatever the outlet does not take goes
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol
 
 from api.connection import http_chunk
@@ -85,7 +85,11 @@ class Reader:
         key: str | None = None,
         seat: Seat | None = None,
         merges: bool = True,
+        refresh: Callable[[], Awaitable[bool]] | None = None,
+        stale: bool = False,
     ) -> None:
+        """`refresh`: brings to the log what is decided elsewhere, and says whether there is such a job. `stale`: it is
+        to do so before the first look."""
         self.key = key
         """The API key by which it reads."""
         self.counts = counts
@@ -108,6 +112,8 @@ class Reader:
         """How often the log did not hold the cursor."""
         self._log = log
         self._merges = merges
+        self._refresh = refresh
+        self._stale = stale
         self._listening = listening
         self._inbox: deque[Entry] = deque()
         self._inbox_bytes = 0
@@ -159,6 +165,7 @@ class Reader:
     def doubt(self) -> None:
         """Read the log, and first see whether it still is the one that the cursor is from."""
         self._doubtful = self.cursor != START
+        self._stale = self._refresh is not None
         self.lag()
 
     def nudge(self, now_s: float) -> None:
@@ -192,6 +199,8 @@ class Reader:
         """
         while not self._ended:
             try:
+                if self._stale:
+                    await self._freshen()
                 if self._doubtful:
                     # A doubt that comes up meanwhile is a new one.
                     self._doubtful = False
@@ -246,7 +255,22 @@ class Reader:
         async for page in self._log.pages(self.job_id, self.cursor, merged=self._merges):
             read = True
             yield page
-        if not read and await self._log.last(self.job_id) is None:
+        if read or await self._log.last(self.job_id) is not None:
+            return
+        # Elsewhere it may not have begun yet.
+        await self._freshen()
+        async for page in self._log.pages(self.job_id, self.cursor, merged=self._merges):
+            yield page
+
+    async def _freshen(self) -> None:
+        """Have everything in the log that is decided about the job; raise LogGone when there is none."""
+        self._stale = False
+        try:
+            known = self._refresh is not None and await self._refresh()
+        except REDIS_FAULTS:
+            self._stale = True
+            raise
+        if not known:
             raise LogGone
 
     def _take(self) -> list[Entry]:
@@ -277,6 +301,8 @@ class Reader:
         held = await self._log.get(self.job_id, self.cursor)
         if held is not None and self._cursor_data in (None, held.data):
             return None
+        if held is None and await self._log.last(self.job_id) is None:
+            await self._freshen()
         answer, latest = Answer(), None
         async for page in self._log.pages(self.job_id):
             for entry in page:

@@ -15,10 +15,11 @@ from api.problems import refused
 from api.relay import Reader
 from api.state import State
 from shared import logs, telemetry
-from shared.capabilities import can_continue, refused_field, takes_max_tokens
+from shared.capabilities import can_continue, generates_alone, refused_field, takes_max_tokens
 from shared.errors import JobNotFound
 from shared.events import CANCELLED, START
 from shared.jobs import Created, Turn
+from shared.plane import HOME
 from shared.quotas import quota_of
 from shared.requests import JobRequest
 from shared.settings import ProviderConfig
@@ -76,6 +77,7 @@ async def submit(
                 numbered=numbered,
                 turn=turn,
                 traceparent=telemetry.traceparent(),
+                place=here.plane.choose if _may_be_elsewhere(job, here) else _at_home,
             )
         if seat is not None and not created.kept:
             raise JobNotFound
@@ -83,6 +85,8 @@ async def submit(
         if seat is not None:
             seat.leave()
         raise
+    if not created.replayed:
+        await here.courier.try_to(created.id, created.server)
     logs.note(job_id=created.id)
     telemetry.tell("rejoin.job.id", created.id)
     logger.info("job is there already" if created.replayed else "job accepted")
@@ -97,8 +101,27 @@ async def submit(
     if seat is not None:
         seat.taken()
         grace_s = job.leave_grace_s if created.live else None
-        reader = here.hub.attach(created.id, START, grace_s, key=caller.key, seat=seat, merges=not numbered)
+        reader = here.hub.attach(
+            created.id,
+            START,
+            grace_s,
+            key=caller.key,
+            seat=seat,
+            merges=not numbered,
+            server=created.server,
+            ended=not created.live,
+        )
     return Submission(created, headers, reader)
+
+
+def _at_home(job_id: str) -> str:
+    return HOME
+
+
+def _may_be_elsewhere(job: JobRequest, here: State) -> bool:
+    """Say whether a job's log may be kept away from its record: not where both have to be written in one step."""
+    asked = (job.provider, *(other.provider for other in job.fallbacks))
+    return not any(name in here.providers and generates_alone(here.providers[name]) for name in asked)
 
 
 def _limited(job: JobRequest, here: State) -> JobRequest:

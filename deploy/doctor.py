@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import httpx2
 
-from shared.checkup import Checkup, check
+from shared.checkup import Checkup, check, server
 from shared.keys import Keys
 from shared.redis import MIN_VERSION, REDIS_FAULTS, connect
 from shared.secrecy import is_doubtful
@@ -26,6 +26,8 @@ CLOCK_S: Final = 1.0
 FULL: Final = 0.8
 OLD_S: Final = 60.0
 """A job that has waited so long has more work before it than workers."""
+
+SHOWN: Final = ("Redis", "persistence", "latency")
 
 _OWN_URLS: Final = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 """The SDKs' defaults."""
@@ -59,7 +61,11 @@ async def examine(url: str) -> AsyncIterator[Finding]:
     finally:
         await redis.close()
     of_server = [] if seen is None else [*of_redis(seen), *([] if seen.work is None else of_work(seen.work))]
-    for finding in (*of_server, *of_access(settings, seen)):
+    for finding in of_server:
+        yield finding
+    for finding in await asyncio.gather(*[of_event_server(*named) for named in settings.stream_urls.items()]):
+        yield finding
+    for finding in of_access(settings, seen):
         yield finding
     async with httpx2.AsyncClient(timeout=TIMEOUT_S) as http:
         probes = [provider(http, name, config) for name, config in _configured(settings).items()]
@@ -92,6 +98,26 @@ def of_redis(seen: Checkup) -> Iterator[Finding]:
     where = "ahead of" if seen.ahead_s > 0 else "behind"
     clock = f"Redis' is {abs(seen.ahead_s):.1f} s {where} this machine's" if off else "Redis and this machine agree"
     yield Finding("warn" if off else "ok", "clock", clock, "run NTP on both" if off else "")
+
+
+async def of_event_server(name: str, url: str) -> Finding:
+    """Judge whether logs can be kept on one of them."""
+    what = f"events {name}"
+    redis = connect(url, timeout_s=TIMEOUT_S)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            seen = await server(redis)
+    except (*REDIS_FAULTS, TimeoutError) as fault:
+        todo = "start it, or correct REJOIN_STREAM_URLS"
+        return Finding("fail", what, f"cannot be used ({type(fault).__name__})", todo)
+    finally:
+        await redis.close()
+    findings = list(of_redis(seen))
+    for level in ("fail", "warn"):
+        for finding in findings:
+            if finding.level == level:
+                return finding._replace(what=what, seen=f"{finding.what}: {finding.seen}")
+    return Finding("ok", what, ", ".join(finding.seen for finding in findings if finding.what in SHOWN))
 
 
 def _persistence(seen: Checkup) -> Finding:

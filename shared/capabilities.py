@@ -21,6 +21,11 @@ def prefills(config: ProviderConfig, model: str) -> bool:
     return config.kind == "demo"
 
 
+def generates_alone(config: ProviderConfig) -> bool:
+    """Say whether its runs go on without their listener: how far one was read has to be written with what was read."""
+    return config.kind == "openai-responses"
+
+
 def takes_max_tokens(config: ProviderConfig) -> bool:
     """Say whether this provider can be told to end an answer at a number of tokens."""
     return config.kind != "langchain" or "max_tokens" in config.honours

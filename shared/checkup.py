@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from shared.backlog import Backlog
@@ -32,8 +32,8 @@ class Checkup:
     """API keys that commands have made and that are good."""
 
 
-async def check(redis: Multiplexer, keys: Keys) -> Checkup:
-    """Look at everything once. Raises REDIS_FAULTS."""
+async def server(redis: Multiplexer) -> Checkup:
+    """Look at a server alone, whatever is kept there. Raises REDIS_FAULTS."""
     said = await info(redis)
     round_trips_s = []
     for _ in range(PINGS):
@@ -41,22 +41,29 @@ async def check(redis: Multiplexer, keys: Keys) -> Checkup:
         await redis.read("PING")
         round_trips_s.append(mono_s() - began_s)
     latency_s = statistics.median(round_trips_s)
-    scripts = Scripts(redis)
     asked_ms = wall_ms()
-    keyring = Keyring(redis, scripts, keys)
-    now_ms = await keyring.now_ms()
-    ahead_s = (now_ms - asked_ms) / 1000 - latency_s / 2
-    work = await Overview(scripts, keys, Backlog(scripts, keys)).look() if version(said) >= MIN_VERSION else None
+    seconds, microseconds = map(int, await redis.read("TIME"))
+    now_ms = seconds * 1000 + microseconds // 1000
     return Checkup(
         server="Valkey" if "valkey_version" in said else "Redis",
         version=version(said),
         said=said,
         fsync=await _setting(redis, "appendfsync"),
         latency_ms=latency_s * 1000,
-        ahead_s=ahead_s,
-        work=work,
-        keys=sum(key.live(now_ms) for key in await keyring.all()),
+        ahead_s=(now_ms - asked_ms) / 1000 - latency_s / 2,
+        work=None,
+        keys=0,
     )
+
+
+async def check(redis: Multiplexer, keys: Keys) -> Checkup:
+    """Look at everything once. Raises REDIS_FAULTS."""
+    seen = await server(redis)
+    scripts = Scripts(redis)
+    keyring = Keyring(redis, scripts, keys)
+    now_ms = await keyring.now_ms()
+    work = await Overview(scripts, keys, Backlog(scripts, keys)).look() if seen.version >= MIN_VERSION else None
+    return replace(seen, work=work, keys=sum(key.live(now_ms) for key in await keyring.all()))
 
 
 async def _setting(redis: Multiplexer, name: str) -> str | None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -93,6 +93,9 @@ class Job:
     traceparent: str = ""
     """The span that submitted it, as W3C writes it."""
 
+    server: str = ""
+    """The event server that its log is on; empty for the one with its record."""
+
     face: dict[str, Any] = field(default_factory=dict)
     """What the API that it was asked through keeps of its request beside the job's."""
 
@@ -142,6 +145,8 @@ class Created(NamedTuple):
     replayed: bool = False
     """Whether an earlier POST with the same Idempotency-Key made it."""
     live: bool = True
+    server: str = ""
+    """The event server that its log is on; empty for the one with its record."""
     kept: bool = True
     """False for a replayed one that is not there any more."""
     interrupted: int = 0
@@ -170,9 +175,11 @@ def _created(quota: Quota, outcome: bytes, taken: int, more_in_ms: int, live: in
     match outcome, rest:
         case b"created", (job_id, created_ms, interrupted):
             return Created(job_id.decode(), created_ms, standings, interrupted=interrupted)
-        case b"replayed", (job_id, created_ms, status):
+        case b"replayed", (job_id, created_ms, status, server):
             is_live, kept = status.decode() in LIVE, status != b""
-            return Created(job_id.decode(), created_ms, standings, replayed=True, live=is_live, kept=kept)
+            return Created(
+                job_id.decode(), created_ms, standings, replayed=True, live=is_live, server=server.decode(), kept=kept
+            )
         case b"mismatch", _:
             raise KeyMismatch
         case b"chat", _:
@@ -220,6 +227,7 @@ class Jobs:
         numbered: bool = False,
         turn: Turn | None = None,
         traceparent: str | None = None,
+        place: Callable[[str], str] = lambda job_id: "",
     ) -> Created:
         """Create the job, its log and its queue entry in one step, or find the one that its Idempotency-Key stands for.
 
@@ -230,7 +238,7 @@ class Jobs:
         ledger enters it under, and how many days it keeps that. `face`: what another API keeps of its request
         beside the job's. `numbered`: its readers count its events, so its log is never made smaller. `turn`: it
         answers a chat, and a live answer of that is cancelled in the same step. `traceparent`: the span that its
-        attempts go on from.
+        attempts go on from. `place`: says on which event server the log of a job with this id is to be.
         """
         job_id = new_job_id()
         keys = self._keys
@@ -267,6 +275,8 @@ class Jobs:
             *("json", int(request.json_format is not None)),
             *("ledger_days", usage_retention_d),
         ]
+        if server := place(job_id):
+            record += ("server", server)
         if key is not None:
             record += ("key", key)
         if rates is not None:
@@ -292,7 +302,8 @@ class Jobs:
                 raise
             logger.error("what stood under our names in Redis was not ours: it is replaced")
             reply = await self._scripts.run(script, names, args, again=True)
-        return _created(quota, *reply)
+        created = _created(quota, *reply)
+        return created if created.replayed else created._replace(server=server)
 
     async def answering(self, owner: str, chat: str) -> Job | None:
         """Return the job that answers an owner's chat; None when none is live."""
@@ -353,15 +364,20 @@ class Jobs:
         outcome: CancelOutcome = reply.decode()
         return outcome
 
-    async def delete(self, job_id: str, owner: str) -> None:
-        """Forget a finished job at once; JobLive while it is not finished, JobNotFound when there is none."""
+    async def delete(self, job_id: str, owner: str) -> str:
+        """Forget a finished job at once; JobLive while it is not finished, JobNotFound when there is none.
+
+        Returns the event server that its log is on, where the courier deletes it; empty for one that is gone as well.
+        """
         keys = self._keys
         names = [keys.job(job_id), keys.log(job_id), ARQ_JOB + job_id, keys.owner_jobs(owner)]
-        reply = await self._scripts.run("delete", names, [job_id])
-        if reply == -1:
+        reply = await self._scripts.run("delete", names, [job_id, keys.prefix])
+        if reply[0] == -1:
             raise JobNotFound
-        if reply == 0:
+        if reply[0] == 0:
             raise JobLive
+        server: str = reply[1].decode()
+        return server
 
     async def page(self, owner: str, status: Status | None, limit: int, before: int | None) -> Page:
         """Return an owner's jobs, newest first. `before` is the cursor of the page before this one.
@@ -424,6 +440,7 @@ _FIELDS: Final = [
     "leave_grace_s",
     "face",
     "traceparent",
+    "server",
 ]
 
 
@@ -468,4 +485,5 @@ def _decode(job_id: str, raw: Sequence[bytes | None]) -> Job | None:
         leave_grace_s=json("leave_grace_s"),
         face=json("face") or {},
         traceparent=text("traceparent") or "",
+        server=text("server") or "",
     )

@@ -11,6 +11,14 @@ ARQ_JOB = "arq:job:"
 class Keys:
     prefix: str
 
+    def on_event_servers(self) -> "Keys":
+        """Return the names of what is kept of a job on an event server, which may be this very one."""
+        return Keys(f"{self.prefix}:events")
+
+    def unsent(self, server: str) -> str:
+        """Sorted set: jobs whose milestones are not all in their logs on an event server, by when that began (ms)."""
+        return f"{self.prefix}:unsent:{server}"
+
     def job(self, job_id: str) -> str:
         """Hash: the job's record. Lives until the retention after its last event."""
         return f"{self.prefix}:job:{job_id}"

@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from shared.errors import Damaged
-from shared.events import MAX_MERGED_BYTES, START, Answer, Entry, EventId, merge
+from shared.events import MAX_MERGED_BYTES, RESTARTED, SNAPSHOT, START, Answer, Entry, EventId, merge
 from shared.keys import Keys
 from shared.redis import Multiplexer, Scripts
+
+SMALL: Final = 4
+"""Entries: a log of so many is as small as a compacted one."""
 
 FIRST_READ: Final = 256
 MOST_READ: Final = 2_048
@@ -80,30 +83,31 @@ class Log:
         entries = _entries(await self._redis.read("XRANGE", self._keys.log(job_id), str(id), str(id)))
         return entries[0] if entries else None
 
+    async def base(self, job_id: str) -> int:
+        """Return the attempt with which the text begins that a log ends with."""
+        base = 1
+        async for page in self.pages(job_id):
+            for entry in page:
+                if entry.event in (RESTARTED, SNAPSHOT):
+                    base = entry.id.attempt
+        return base
+
+    async def first_token_ms(self, job_id: str) -> int | None:
+        """Return when the first of a running job's text was appended here (Redis' clock); None before that."""
+        raw = await self._redis.read("HGET", self._keys.job(job_id), "first_token_ms")
+        return None if raw is None else int(raw)
+
     async def last(self, job_id: str) -> Entry | None:
         """Return the newest entry; None when there is no log."""
         entries = _entries(await self._redis.read("XREVRANGE", self._keys.log(job_id), "+", "-", "COUNT", 1))
         return entries[0] if entries else None
 
-    async def ended_before(self, age_s: float, limit: int) -> list[str]:
-        """Return jobs that ended longer ago than `age_s` and whose logs are not compacted, oldest first."""
-        seconds, microseconds = map(int, await self._redis.read("TIME"))
-        latest_ms = seconds * 1000 + microseconds // 1000 - int(age_s * 1000)
-        raw = await self._redis.read("ZRANGEBYSCORE", self._keys.ended, "-inf", latest_ms, "LIMIT", 0, limit)
-        return [job_id.decode("utf-8", "surrogateescape") for job_id in raw]
-
-    async def leave(self, job_id: str) -> None:
-        """Never compact a log: it holds what is no answer."""
-        await self._redis.call("ZREM", self._keys.ended, job_id.encode("utf-8", "surrogateescape"))
-
     async def compact(self, job_id: str) -> bool:
         """Turn an ended log into one snapshot and its last event; False when there was nothing to do.
 
-        A log whose readers count its events stays as it is. May be repeated, and done by two at once: the script puts
-        in place what it still finds.
+        May be repeated, and done by two at once: the script puts in place what it still finds.
         """
-        if await self._redis.read("HEXISTS", self._keys.job(job_id), "numbered"):
-            await self._redis.call("ZREM", self._keys.ended, job_id)
+        if await self._redis.read("XLEN", self._keys.log(job_id)) <= SMALL:
             return False
         answer, before = Answer(), None
         last: Entry | None = None
@@ -117,7 +121,6 @@ class Log:
         if last is not None and last.last and before is not None:
             args: list[str | bytes] = [str(last.id), str(before), answer.snapshot(before).data]
             done = await self._scripts.run("compact", [self._keys.log(job_id)], args) == 1
-        await self._redis.call("ZREM", self._keys.ended, job_id)
         return done
 
     async def answer(self, job_id: str, attempt: int) -> Answer:

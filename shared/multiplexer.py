@@ -6,6 +6,7 @@ cancelled commands left their replies on pooled connections).
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
@@ -31,6 +32,8 @@ class Multiplexer:
         self._opening: asyncio.Task[Link] | None = None
         self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called when the connection is lost."""
 
     async def call(self, *command: Any) -> Any:
         """Return the reply; raise what Redis says, or ConnectionError when it may or may not have run."""
@@ -98,6 +101,7 @@ class Multiplexer:
     def _lost(self, error: Exception) -> None:
         """Fail everything that waits, each with an error of its own: a traceback belongs to one task."""
         self._link = None
+        self.on_lost()
         pending, self._pending = self._pending, deque()
         for waiting, _ in pending:
             if not waiting.done():

@@ -17,7 +17,7 @@ from shared.clock import wall_ms
 from shared.keys import ARQ_JOB, Keys
 from shared.limits import Limit, for_scripts, scope_of
 from shared.log import Append
-from shared.prices import Rates
+from shared.prices import Rates, Usage
 from shared.redis import Multiplexer, Scripts
 from shared.spent import ESTIMATE, Settlement, Spent, told
 
@@ -73,13 +73,15 @@ class Claim:
     """Why the attempt begins; empty for a job's first."""
     traceparent: str
     """The span that submitted the job, as W3C writes it; empty without one."""
+    server: str
+    """The event server that its log is on; empty for the one with its record."""
 
 
 def _claim(worker: str, raw_id: bytes, *rest: Any) -> Claim:
-    *numbers, provider, model, fallback, rates, used, run, reason, traceparent = rest
+    *numbers, provider, model, fallback, rates, used, run, reason, traceparent, server = rest
     fields = [worker, raw_id.decode(), *numbers, provider.decode(), model.decode(), fallback]
     fields += [None if rates is None else Rates.parse(rates), Spent.parse(used), run, reason.decode("utf-8", "replace")]
-    fields.append(traceparent.decode("latin-1"))
+    fields += (traceparent.decode("latin-1"), server.decode())
     return Claim(*fields)
 
 
@@ -141,6 +143,17 @@ class Pause(NamedTuple):
     """Whether that was found out by this very call."""
 
 
+class Progress(NamedTuple):
+    """How a call goes whose tokens are not where its record is."""
+
+    job_id: str
+    attempt: int
+    first_token_ms: int | None
+    """When its provider began to answer; None while it has not."""
+    usage: Usage
+    """What it has taken so far, as far as one can say."""
+
+
 class Queue:
     """One method a state change, each one script."""
 
@@ -176,16 +189,24 @@ class Queue:
         return Renewal(held == 1, [job_id.decode("utf-8", "replace") for job_id in cancels], now_ms)
 
     async def claim(
-        self, worker: str, at_most: int, lease_s: float, retention_s: float = 3600, *, judge_readers: bool = False
+        self,
+        worker: str,
+        at_most: int,
+        lease_s: float,
+        retention_s: float = 3600,
+        *,
+        judge_readers: bool = False,
+        servers: Iterable[str] = (),
     ) -> Claims:
         """Take waiting jobs out of the queue, open each one's next attempt, prolong the lease.
 
-        `judge_readers`: end those that are to be cancelled when nobody reads them and that nobody reads.
+        `judge_readers`: end those that are to be cancelled when nobody reads them and that nobody reads. `servers`: the
+        event servers that this worker can write to; jobs whose logs are on others wait.
         """
         names = self._keys
         keys = [names.queue, names.wake, names.leases, names.running(worker), names.lines, names.pauses]
         times = [int(retention_s * 1000), int(judge_readers)]
-        args = [worker, at_most, int(lease_s * 1000), names.prefix, ARQ_JOB, *times, self._limits]
+        args = [worker, at_most, int(lease_s * 1000), names.prefix, ARQ_JOB, *times, self._limits, " ".join(servers)]
         held, raw_claims, raw_discarded, opens_ms, raw_booked = await self._scripts.run("claim", keys, args)
         claims, unreadable = [], []
         for raw in raw_claims:
@@ -288,17 +309,27 @@ class Queue:
         attempt: int | None = None,
         retention_s: float = 3600,
         settlement: Settlement = ESTIMATE,
+        highest: int | None = None,
     ) -> Booked | None:
         """Put a job back in front of the queue without charging an attempt. None when it is not ours any more.
 
-        One that is to be cancelled ends here instead, and is kept for the retention.
+        One that is to be cancelled ends here instead, and is kept for the retention. `highest`: an attempt that its log
+        has seen, when that is more than its record knows of: the next one is above it.
         """
         keys = self._keys
         names = [keys.job(job_id), keys.queue, keys.wake, keys.running(worker), keys.cancels(worker)]
         number = "" if attempt is None else attempt
         args = [job_id, worker, number, reason, keys.prefix, int(retention_s * 1000), told(settlement)]
+        args.append("" if highest is None else highest)
         done, raw_booked = await self._scripts.run("release", names, args)
         return Booked.read(raw_booked) if done == 1 else None
+
+    async def report_progress(self, worker: str, calls: Iterable[Progress]) -> None:
+        """Keep what is to be known of calls whose tokens are on event servers, should their worker be lost."""
+        args: list[Any] = [self._keys.prefix, worker]
+        for job_id, attempt, first_token_ms, usage in calls:
+            args += (job_id, attempt, "" if first_token_ms is None else first_token_ms, told(usage))
+        await self._scripts.run("progress", [], args)
 
     async def abandon(self, worker: str, job_ids: Iterable[str]) -> None:
         """Let go of jobs that the worker holds and does not run: they go the way of a lost worker's."""

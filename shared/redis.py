@@ -23,38 +23,49 @@ MIN_VERSION: Final = (6, 2)
 _LUA: Final = Path(__file__).parent / "lua"
 
 _PRELUDES: Final = {
-    "create": ("_now", "_quota", "_streams", "_turns", "_no_chat"),
+    "create": ("_now", "_spread", "_quota", "_streams", "_turns", "_no_chat"),
     "answer": (
-        *("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_leave_chat", "_end"),
+        *("_now", "_spread", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_leave_chat", "_end"),
         *("_quota", "_streams", "_turns", "_lines", "_cancel", "_chat"),
     ),
     "claim": (
-        *("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_leave_chat", "_end"),
-        *("_presence", "_room", "_turns", "_lines", "_mend"),
+        *("_now", "_spread", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_leave_chat", "_end"),
+        *("_presence", "_room", "_turns", "_lines", "_clear", "_mend"),
     ),
-    "append": ("_now", "_log", "_append"),
-    "again": ("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_room"),
+    "append": ("_now", "_spread", "_log", "_append"),
+    "again": ("_now", "_spread", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_room"),
     "hang_up": ("_now", "_bucket", "_free", "_booked", "_settle", "_orphans"),
     "renew": ("_now",),
-    "finish": ("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_append", "_orphans", "_leave_chat"),
+    "finish": (
+        "_now",
+        "_spread",
+        "_log",
+        "_bucket",
+        "_free",
+        "_booked",
+        "_settle",
+        "_append",
+        "_orphans",
+        "_leave_chat",
+    ),
     "release": (
-        *("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans"),
-        *("_leave_chat", "_end", "_turns", "_mend"),
+        *("_now", "_spread", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans"),
+        *("_leave_chat", "_end", "_turns", "_clear", "_mend"),
     ),
     "abandon": (),
-    "mend": ("_now", "_log", "_bucket", "_free", "_booked", "_turns", "_mend"),
-    "bury": ("_now", "_log", "_bucket", "_free", "_booked", "_turns", "_mend"),
+    "mend": ("_now", "_spread", "_log", "_bucket", "_free", "_booked", "_turns", "_clear", "_mend"),
+    "bury": ("_now", "_spread", "_log", "_bucket", "_free", "_booked", "_turns", "_clear", "_mend"),
     "cancel": (
-        *("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_leave_chat", "_end"),
+        *("_now", "_spread", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_leave_chat", "_end"),
         *("_turns", "_lines", "_cancel"),
     ),
     "reap": (
-        *("_now", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans"),
-        *("_leave_chat", "_end", "_turns", "_mend"),
+        *("_now", "_spread", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans"),
+        *("_leave_chat", "_end", "_turns", "_clear", "_mend"),
     ),
     "orphans": ("_now",),
     "disown": ("_now", "_orphans"),
-    "delete": (),
+    "delete": ("_now",),
     "compact": (),
     "attend": ("_now",),
     "absent": ("_now", "_presence"),
@@ -65,6 +76,10 @@ _PRELUDES: Final = {
     "tally": ("_now",),
     "revoke": ("_now",),
     "backlog": ("_now",),
+    "milestones": (),
+    "sent": (),
+    "deliver": ("_now", "_spread", "_log", "_clear"),
+    "progress": (),
 }
 
 _BODIES: Final = {"answer": "create"}
@@ -72,7 +87,7 @@ _BODIES: Final = {"answer": "create"}
 
 _RUN_WHEN_FULL: Final = (
     *("abandon", "bury", "mend", "renew", "hang_up", "finish", "release", "cancel", "reap", "orphans", "disown"),
-    *("delete", "compact", "attend", "open", "hold", "revoke"),
+    *("delete", "compact", "attend", "open", "hold", "revoke", "sent", "deliver"),
 )
 """They write little and free much: a full server must cost no lease, no reader its end, and keep no key alive."""
 

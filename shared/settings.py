@@ -151,6 +151,32 @@ def _check_redis_url(value: str) -> str:
     return value
 
 
+_BETWEEN_URLS = re.compile(r"[\s,]+(?=[a-z+]+://)")
+"""(A URL of sentinels has commas of its own.)"""
+
+_STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}")
+
+
+def _split_stream_urls(value: object) -> object:
+    """Turn ``url,url`` into URLs by name: what is behind a `#`, else the server's address."""
+    if not isinstance(value, str):
+        return value
+    servers: dict[str, str] = {}
+    for part in _BETWEEN_URLS.split(value.strip()):
+        if not part:
+            continue
+        url, _, name = part.rstrip(", ").partition("#")
+        _check_redis_url(url)
+        name = name or url.partition("://")[2].rpartition("@")[2].partition("?")[0].strip("/")
+        if not _STREAM_NAME.fullmatch(name):
+            raise ValueError(
+                "a server needs a name of letters, digits and _.:/- behind its URL: redis://host:6379/0#events-1"
+            )
+        if servers.setdefault(name, url) != url:
+            raise ValueError(f"two servers are called {name!r}")
+    return servers
+
+
 _ORIGIN = re.compile(r"(https?)://([a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?")
 
 
@@ -181,6 +207,14 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, AfterValidator(_check_redis_url)] = Field(
         "redis://127.0.0.1:6379/0", alias="REDIS_URL", repr=False
     )
+    stream_urls: Annotated[dict[str, str], NoDecode, BeforeValidator(_split_stream_urls)] = Field(
+        {}, alias="REJOIN_STREAM_URLS", repr=False
+    )
+    """Event servers by name: where the logs of new jobs are kept. None: beside their records, on `redis_url`."""
+    stream_closed: Annotated[list[str], NoDecode, BeforeValidator(_split_list)] = Field(
+        [], alias="REJOIN_STREAM_CLOSED"
+    )
+    """Those of them that take no new jobs: the ones that they have come to their ends there."""
     key_prefix: str = Field("rejoin", alias="REJOIN_KEY_PREFIX", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
     """Stands before every key in Redis, so that several deployments can share a server."""
 
@@ -249,6 +283,12 @@ class Settings(BaseSettings):
         for name, config in self.more_providers.items():
             if (misfit := config.misfit()) is not None:
                 raise ValueError(f"REJOIN_PROVIDERS: {name!r} {misfit}")
+        return self
+
+    @model_validator(mode="after")
+    def _close_what_there_is(self) -> Self:
+        if unknown := sorted(set(self.stream_closed) - set(self.stream_urls)):
+            raise ValueError(f"REJOIN_STREAM_CLOSED: there is no {unknown[0]!r} in REJOIN_STREAM_URLS")
         return self
 
     @model_validator(mode="after")

@@ -168,6 +168,8 @@ class Stack:
         """For scripts and logs, as our own processes use them."""
         self.apis: list[Api] = []
         self.workers: list[LocalWorker] = []
+        self.event_servers: dict[str, str] = {}
+        """Where logs are kept, by name: what is started after it is filled."""
         self._exits = AsyncExitStack()
         self._overrides: dict[str, Any] = {}
 
@@ -176,7 +178,8 @@ class Stack:
         self._overrides |= overrides
 
     def settings(self, **overrides: Any) -> Settings:
-        given = {
+        given: dict[str, Any] = {
+            "stream_urls": self.event_servers,
             "redis_url": self.valkey.url,
             "key_prefix": self.prefix,
             "auth": "off",
@@ -190,6 +193,9 @@ class Stack:
     def environment(self, **more: str) -> dict[str, str]:
         """Return the same settings for a process of its own."""
         overrides = {ENV_NAMES[name]: str(value) for name, value in self._overrides.items()}
+        overrides.setdefault(
+            "REJOIN_STREAM_URLS", ",".join(f"{url}#{name}" for name, url in self.event_servers.items())
+        )
         return {
             "REDIS_URL": self.valkey.url,
             "REJOIN_KEY_PREFIX": self.prefix,
@@ -233,6 +239,13 @@ class Stack:
     def at_close(self, close: Callable[[], Awaitable[Any]]) -> None:
         """Close something of a test's own with the rest."""
         self._exits.push_async_callback(close)
+
+    async def log_at(self, job_id: str) -> tuple[str, str]:
+        """Return the URL of the server that a job's log is on, and the log's name there."""
+        server = await self.redis.hget(self.keys.job(job_id), "server")  # type: ignore[misc]
+        if server is None:
+            return self.valkey.url, self.keys.log(job_id)
+        return self.event_servers[server.decode()], self.keys.on_event_servers().log(job_id)
 
     @property
     def url(self) -> str:

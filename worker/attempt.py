@@ -283,6 +283,12 @@ class Attempt:
         return self._first_token_s
 
     @property
+    def first_token_ms(self) -> int | None:
+        """The same on Redis' clock: counted from the claim."""
+        since_s = None if self._first_token_s is None else self._first_token_s - self._opened_s
+        return None if since_s is None else self.claim.claimed_ms + round(since_s * 1000)
+
+    @property
     def spoke(self) -> bool:
         """Say whether the provider has sent anything of the answer in this attempt."""
         return self._first_token_s is not None
@@ -451,7 +457,7 @@ class Attempt:
                 return usage
             case Failed(why, listening=False) if not self.begun and why.code not in BILLED_SILENCE:
                 return Usage()
-        return self._estimate()
+        return self.estimate()
 
     def ending(self, outcome: Completed | Failed | Cancelled) -> Ending:
         """Return how the job ends with this outcome; usage and cost are those of all its attempts."""
@@ -491,7 +497,7 @@ class Attempt:
         waited_ms = self.claim.claimed_ms - self.claim.created_ms
         return waited_ms + round((moment_s - self._opened_s) * 1000)
 
-    def _estimate(self) -> Usage:
+    def estimate(self) -> Usage:
         """Guess what the provider did not tell: four characters a token."""
         said = self._usage or Usage(input_tokens=self.request.input_estimate())
         # A run wrote what earlier attempts have heard of it as well.

@@ -1,17 +1,21 @@
 """The way of one job through a worker: from the attempt that it was claimed for to its end, or into other hands."""
 
+import asyncio
 import logging
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from shared import logs
+from shared.booked import Booked
 from shared.errors import Damaged
+from shared.events import FAILED, EventId, dump, load
 from shared.metrics import CANCELLED, LISTEN
+from shared.plane import HOME
 from shared.prices import Usage
 from shared.queue import Full
-from shared.redis import is_damage
-from shared.spent import OPEN
+from shared.redis import REDIS_FAULTS, is_damage
+from shared.spent import OPEN, UNASKED
 from worker.attempt import Attempt, Failed, HandedOver, Lost, Outcome
 from worker.insist import insist
 from worker.retries import LOOK_AGAIN_S, RUN_LOST, Step, listen_again, next_step, no_room, refusal
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
     from worker.workshop import Workshop
 
 logger = logging.getLogger(__name__)
+
+
+OPEN_S: Final = 1.0
+"""How long an event server may take to let an attempt begin; then its job waits for that, and not in a slot."""
 
 
 class Course:
@@ -39,8 +47,9 @@ class Course:
             first.trace.note()
         logger.info("attempt at %s", claim.provider)
         try:
-            await self._pick_up(first)
-            await self._generate()
+            if await self._open(first):
+                await self._pick_up(first)
+                await self._generate()
         except Exception as error:
             logger.exception("job %s attempt %d could not be settled", claim.job_id, claim.attempt)
             if is_damage(error) or isinstance(error, Damaged):
@@ -56,11 +65,55 @@ class Course:
                 if each.trace is not None:
                     each.trace.end(None)
 
+    async def _open(self, attempt: Attempt) -> bool:
+        """Have an attempt's opening in its log, where that is on an event server; False when nothing may follow it."""
+        claim, shop = attempt.claim, self._shop
+        if claim.server == HOME:
+            return True
+        try:
+            async with asyncio.timeout(OPEN_S):
+                there = await shop.courier.deliver(claim.job_id, claim.server, claim.worker, claim.attempt)
+        except (*REDIS_FAULTS, TimeoutError) as error:
+            if is_damage(error):
+                raise
+            logger.warning("job %s waits for its event server (%s)", claim.job_id, type(error).__name__)
+            await self._settle(attempt, HandedOver())
+            return False
+        if there is None:
+            await self._settle(attempt, Lost())
+        elif there.ended:
+            await self._take_over_the_end(attempt)
+        elif there.top != EventId(claim.attempt, 0):
+            # The records' server has lost its last writes: the log knows of an attempt that nobody else does.
+            await insist(partial(self._release, attempt, highest=there.top.attempt))
+        else:
+            attempt.log.opened(there.length)
+            return True
+        return False
+
+    async def _take_over_the_end(self, attempt: Attempt) -> None:
+        """End a job as its log has told its readers: the records' server has lost that it had ended."""
+        claim = attempt.claim
+        log = self._shop.plane.at(claim.server).log
+        last = await insist(partial(log.last, claim.job_id))
+        if last is None or not last.last:
+            return
+        told = load(last.data)
+        base = await insist(partial(log.base, claim.job_id))
+        record: dict[str, Any] = {"attempt": last.id.attempt, "base": base}
+        if "finish_reason" in told:
+            record["finish_reason"] = told["finish_reason"]
+        if last.event == FAILED:
+            record["error"] = dump({name: told[name] for name in ("code", "message", "retryable")})
+        end = attempt.log.milestone(last.event, last.data, claim.log_length)
+        retention_s = self._shop.settings.retention_s
+        await insist(lambda: self._shop.ends.finish(claim, last.event, end, record, retention_s, UNASKED))
+
     async def _pick_up(self, attempt: Attempt) -> None:
         """Let an attempt go on from what earlier ones have left in the log, if it is to."""
         claim = attempt.claim
         if claim.base < claim.attempt:
-            written = await insist(lambda: self._shop.log.answer(claim.job_id, claim.base))
+            written = await insist(lambda: self._shop.plane.at(claim.server).log.answer(claim.job_id, claim.base))
             if claim.run:
                 attempt.listen_on(claim.run, written)
             else:
@@ -149,7 +202,7 @@ class Course:
             await self._append_rest(attempt)
         else:
             # With nothing left on its way: the log would refuse it, as it does to those who have lost their job.
-            await self._shop.writer.settle(attempt.log)
+            await self._shop.settle_log(attempt)
             attempt.log.take(whole=True)
         settlement, left = (OPEN, b"") if goes_on else (attempt.settlement(outcome), attempt.left_run)
         rates = attempt.claim.rates if step.fallback == attempt.claim.fallback else self._shop.prices.rates(*target)
@@ -172,6 +225,8 @@ class Course:
         following = self._shop.attempts[claim.job_id] = self._shop.attempt(claim)
         if attempt.stopped is not None:
             following.stop(attempt.stopped)
+        if not await self._open(following):
+            return None
         await self._pick_up(following)
         return following
 
@@ -180,12 +235,7 @@ class Course:
         log, claim, retention_s = attempt.log, attempt.claim, self._shop.settings.retention_s
         if isinstance(outcome, HandedOver):
             await self._append_rest(attempt)
-            settlement = attempt.settlement(outcome)
-            released = await insist(
-                lambda: self._shop.queue.release(
-                    claim.job_id, claim.worker, "worker_stopped", claim.attempt, retention_s, settlement
-                )
-            )
+            released = await insist(partial(self._release, attempt))
             if released is None:
                 self._shop.metrics.fenced.inc()
                 return
@@ -194,21 +244,26 @@ class Course:
             if not attempt.left_run:
                 self._book(attempt)
             return
-        await self._shop.writer.settle(log)
+        await self._shop.settle_log(attempt)
         if isinstance(outcome, Lost):
             await self._disown(attempt)
             return
         ending, left = attempt.ending(outcome), attempt.left_run
-        last = log.close(ending.event, ending.data)
+        if claim.server == HOME:
+            last = log.close(ending.event, ending.data)
+        elif await self._append_pending(attempt):
+            last = log.milestone(ending.event, ending.data, claim.log_length)
+            if claim.base == claim.attempt and attempt.first_token_ms is not None:
+                ending.record["first_token_ms"] = attempt.first_token_ms
+        else:
+            await self._end_elsewhere(attempt, ending.status)
+            return
         end = partial(self._shop.ends.finish, claim, ending.status, last, ending.record)
         finished = await insist(lambda: end(retention_s, ending.settlement, left))
         if finished is None:
-            self._shop.metrics.fenced.inc()
-            logger.warning("job %s attempt %d ended %s elsewhere", claim.job_id, claim.attempt, ending.status)
-            if attempt.trace is not None:
-                attempt.trace.lost()
-            await self._disown(attempt)
+            await self._end_elsewhere(attempt, ending.status)
             return
+        await self._shop.courier.try_to(claim.job_id, claim.server)
         code = outcome.failure.code if isinstance(outcome, Failed) else None
         logger.info("job ended", extra={"outcome": ending.status, "code": code})
         self._book(attempt)
@@ -217,6 +272,22 @@ class Course:
             self._shop.metrics.cancel.observe(finished.cancel_ms / 1000)
         if left:
             self._shop.orphans.cancel(left)
+
+    async def _release(self, attempt: Attempt, highest: int | None = None) -> Booked | None:
+        claim, settlement = attempt.claim, attempt.settlement(HandedOver())
+        job, retention_s = (
+            (claim.job_id, claim.worker, "worker_stopped", claim.attempt),
+            self._shop.settings.retention_s,
+        )
+        return await self._shop.queue.release(*job, retention_s, settlement, highest)
+
+    async def _end_elsewhere(self, attempt: Attempt, status: str) -> None:
+        """Learn that somebody else has the job: what was to be its end is none."""
+        self._shop.metrics.fenced.inc()
+        logger.warning("job %s attempt %d ended %s elsewhere", attempt.claim.job_id, attempt.claim.attempt, status)
+        if attempt.trace is not None:
+            attempt.trace.lost()
+        await self._disown(attempt)
 
     def _book(self, attempt: Attempt) -> None:
         """Count what a call took, once, when a script has settled it."""
@@ -227,10 +298,17 @@ class Course:
 
     async def _append_rest(self, attempt: Attempt) -> None:
         """Append what an attempt has not appended yet, for the next one to go on from."""
-        await self._shop.writer.settle(attempt.log)
+        await self._shop.settle_log(attempt)
+        await self._append_pending(attempt)
+
+    async def _append_pending(self, attempt: Attempt) -> bool:
+        """Append what the writer has let go of; say whether the log has taken it."""
         # (Half a character is kept for the next attempt where that hears the other half.)
-        if (rest := attempt.log.take(whole=attempt.run is None)) is not None:
-            await insist(lambda: self._shop.log.append([rest]))
+        rest = attempt.log.take(whole=attempt.run is None)
+        if rest is None:
+            return True
+        log = self._shop.plane.at(attempt.claim.server).log
+        return all(await insist(lambda: log.append([rest])))
 
     async def _disown(self, attempt: Attempt) -> None:
         """Leave the run of a job that is not ours any more to its new holder, or to nobody."""

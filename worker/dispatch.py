@@ -113,7 +113,12 @@ class LeaseWorker(Worker):
             settings = self.workshop.settings
             async with asyncio.timeout(CLAIM_S):
                 claims = await self.workshop.queue.claim(
-                    lease.worker, free, settings.lease_s, settings.retention_s, judge_readers=lease.steady
+                    lease.worker,
+                    free,
+                    settings.lease_s,
+                    settings.retention_s,
+                    judge_readers=lease.steady,
+                    servers=self.workshop.plane.usable,
                 )
             self._claim_lost = False
             self.workshop.metrics.booked(claims.booked)
@@ -186,7 +191,7 @@ class LeaseWorker(Worker):
         used = held - self.workshop.slots.resting
         slots.labels("used").set(used)
         slots.labels("free").set(0 if self._stopping.is_set() else max(0, self.max_jobs - used))
-        waiting = await self.workshop.backlog.metrics()
+        waiting = [*await self.workshop.backlog.metrics(), *await self.workshop.courier.metrics()]
         return await asyncio.to_thread(self._exposition.render, accept, waiting)
 
     async def _leave(self) -> None:

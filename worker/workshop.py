@@ -3,18 +3,21 @@
 import asyncio
 import logging
 import random
+from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from shared.backlog import Backlog
 from shared.clock import mono_s
+from shared.courier import Courier
+from shared.ended import Ended
 from shared.hour import Hour, Tally
 from shared.keys import Keys
-from shared.log import Log
 from shared.metrics import FIRST, Models, WorkerMetrics
 from shared.orphans import OrphanedRuns
+from shared.plane import HOME, Place, Plane
 from shared.presence import Presence
 from shared.prices import Prices
 from shared.queue import Claim, Queue
@@ -32,6 +35,7 @@ from worker.insist import insist
 from worker.leases import Lease, Reaper
 from worker.orphans import Orphans
 from worker.pace import Paces
+from worker.progress import ProgressReports
 from worker.providers.base import Provider
 from worker.providers.registry import Providers
 from worker.reporter import Reporter
@@ -96,11 +100,13 @@ class Workshop:
         # Two connections, so that a lease is renewed, and jobs are handed over, whatever an append waits for.
         self._leading = connect(settings.redis_url, timeout_s=settings.lease_s * LEADING_TIMEOUT)
         self._writing = connect(settings.redis_url, timeout_s=COMMAND_TIMEOUT_S)
-        leading, writing = self._scripts = Scripts(self._leading), Scripts(self._writing)
+        leading = self._scripts = Scripts(self._leading)
         self.queue = Queue(self._leading, leading, self.keys, settings.limits)
-        self.ends = Queue(self._writing, writing, self.keys, settings.limits)
-        self.log = Log(self._writing, writing, self.keys)
-        self.writer = Writer(self.log, settings.max_answer_bytes)
+        home = Place(HOME, self._writing, self.keys)
+        self.plane = Plane(settings, home, partial(connect, timeout_s=COMMAND_TIMEOUT_S))
+        self.ends = Queue(self._writing, self.plane.home.scripts, self.keys, settings.limits)
+        self.courier = Courier(self.plane)
+        self.writers = {place.name: Writer(place, settings.max_answer_bytes) for place in self.plane.places}
         self._checker = Checker()
         self._presence = Presence(leading, self.keys)
         self.prices = Prices.read(settings.prices)
@@ -117,7 +123,8 @@ class Workshop:
             on_cancel=self._cancel, on_lost=self._lose_all, report=reporter.report,
         )  # fmt: skip
         self._reaper = Reaper(self.queue, self.lease, settings.max_attempts, settings.retention_s, self.metrics)
-        self.compactor = Compactor(self.log)
+        self.compactor = Compactor(Ended(self._leading, self.keys), self.plane)
+        self._progress = ProgressReports(self.queue, self.lease, self.attempts, settings.lease_s)
         self.providers = Providers(settings)
         self.runs = OrphanedRuns(self._leading, leading, self.keys)
         self.orphans = Orphans(self.runs, self.providers, self._subscriber, self.keys)
@@ -127,6 +134,7 @@ class Workshop:
         """Cancels that overtook the reply to their job's claim; a renewal repeats what is forgotten here."""
         self.broken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._writes: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Wait for Redis, take out the lease, start the timers."""
@@ -135,8 +143,11 @@ class Workshop:
         server = await insist(lambda: info(self._leading))
         listening = await insist(lambda: self.lease.take(float(server.get("uptime_in_seconds", 0))))
         await asyncio.wait([listening], timeout=LISTEN_S)
-        coroutines = (
-            self.writer.run(),
+        await self.plane.start()
+        if self.plane.servers:
+            self._start(self.courier.sweep(), self._progress.run())
+        self._writes = self._start(*[writer.run() for writer in self.writers.values()])
+        self._start(
             self.lease.keep(),
             self._reaper.run(),
             self.compactor.run(),
@@ -146,9 +157,13 @@ class Workshop:
             self._watch_held(),
             self.tally.run(),
         )
-        self._tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-        for task in self._tasks:
+
+    def _start(self, *coroutines: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+        tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+        for task in tasks:
             task.add_done_callback(self._note_end)
+        self._tasks += tasks
+        return tasks
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         """A worker without its writer, lease or clocks must not go on: it stops, and others take its jobs."""
@@ -158,8 +173,9 @@ class Workshop:
 
     async def close(self) -> None:
         """Give everything back: held jobs first, connections last."""
-        for task in self._tasks[1:]:
-            task.cancel()
+        for task in self._tasks:
+            if task not in self._writes:
+                task.cancel()
         try:
             async with asyncio.timeout(LEAVE_S):
                 await self.queue.leave(self.lease.worker, "worker_stopped")
@@ -172,6 +188,8 @@ class Workshop:
         await self._checker.close()
         await self.orphans.close()
         await self.providers.close()
+        await self.courier.close()
+        await self.plane.stop()
         await self._leading.close()
         await self._writing.close()
 
@@ -190,6 +208,10 @@ class Workshop:
     async def run(self, attempt: Attempt) -> None:
         """Bring a job to its end, from this attempt on, or to where somebody else goes on with it."""
         await Course(self, attempt).run()
+
+    async def settle_log(self, attempt: Attempt) -> None:
+        """Take an attempt's log out of its writer's hands: nothing of it is on its way any more."""
+        await self._writer_of(attempt.claim).settle(attempt.log)
 
     async def unready(self) -> str | None:
         """Say why no jobs should be counted on here, or None: it holds a lease, and Redis may be used."""
@@ -225,7 +247,8 @@ class Workshop:
             min(request.timeout_s or settings.job_timeout_s, settings.job_timeout_s),
         )
         provider = partial(self._provider, request)
-        attempt = Attempt(claim, request, provider, self.writer, self._checker, timeouts, self._paces)
+        writer = self._writer_of(claim)
+        attempt = Attempt(claim, request, provider, writer, self._checker, timeouts, self._paces)
         if self._traces is not None:
             # Only here: without traces nothing of theirs is imported.
             from worker.tracing import AttemptTrace
@@ -233,6 +256,9 @@ class Workshop:
             config = self.settings.providers().get(request.provider)
             attempt.trace = AttemptTrace(self._traces, claim, request, config)
         return attempt
+
+    def _writer_of(self, claim: Claim) -> Writer:
+        return self.writers.get(claim.server, self.writers[HOME])
 
     def _provider(self, request: JobRequest) -> Provider:
         if not request.messages:
@@ -298,8 +324,8 @@ class Workshop:
             try:
                 why = await problem(self._leading)
                 if why is None:
-                    for scripts in self._scripts:
-                        await scripts.load()
+                    await self._scripts.load()
+                    await self.plane.home.scripts.load()
                     return
             except REDIS_FAULTS as error:
                 why = f"Redis does not answer ({type(error).__name__})."

@@ -1,4 +1,4 @@
-"""The one writer of a worker: what all its attempts produce goes to Redis in one command a tick.
+"""The one writer of a worker to a server: what all attempts produce goes to Redis in one command a tick.
 
 An awaited XADD a token costs Redis 53 µs and the worker a round trip; one script for all streams of the
 worker costs a tenth. Nothing waits that need not: the first token of an attempt goes out at once, and so
@@ -13,7 +13,8 @@ from typing import Final
 
 from shared.clock import mono_s
 from shared.events import REASONING, TOKEN, TOOL_CALL, EventId, dump, refusal_data, text_data
-from shared.log import Append, Log
+from shared.log import Append
+from shared.plane import Place
 from shared.redis import REDIS_FAULTS, DataError, is_damage, is_full
 from worker.providers.base import AnswerTooLarge
 from worker.providers.run import Half
@@ -107,6 +108,10 @@ class AttemptLog:
         self._noted = 0
         self._bookmark: Callable[[Half | None], bytes] | None = None
         self._unmarked = False
+
+    def opened(self, length: int) -> None:
+        """Learn where the attempt's opening stands in the log, before anything is written behind it."""
+        self._opening = length - 1
 
     @property
     def started(self) -> bool:
@@ -221,6 +226,10 @@ class AttemptLog:
             self._close_text(whole=whole)
         return self._append(self._closed) if self._closed or self._unmarked else None
 
+    def milestone(self, event: str, data: bytes, length: int) -> Append:
+        """Return the last event alone, for the milestones, of which there are so many. Nothing else is pending."""
+        return Append(self.job_id, self.worker, EventId(self.attempt, self._seq), length, [(event, data)])
+
     def close(self, event: str, data: bytes) -> Append:
         """Return what is pending and, behind it, the last event."""
         self._forget()
@@ -282,10 +291,10 @@ def _finish(future: asyncio.Future[None]) -> None:
 
 
 class Writer:
-    """Appends for all attempts of the worker, and waits out Redis' absence."""
+    """Appends for all attempts of the worker whose logs are in one place, and waits out that server's absence."""
 
-    def __init__(self, log: Log, max_answer_bytes: int) -> None:
-        self._log = log
+    def __init__(self, place: Place, max_answer_bytes: int) -> None:
+        self._place = place
         self.max_answer_bytes = max_answer_bytes
         self._dirty: dict[AttemptLog, None] = {}
         self.pending = 0
@@ -406,7 +415,7 @@ class Writer:
         patience_s = mono_s() + FULL_S
         while True:
             try:
-                return await self._log.append(appends)
+                return await self._place.log.append(appends)
             except DataError:
                 if len(appends) == 1:
                     return [False]
@@ -418,6 +427,7 @@ class Writer:
                         logger.error("job %s: its log or record is damaged", job_id, extra={"job_id": job_id})
                         return [False]
                     return await self._append_each(appends)
+                self._place.fell_away()
                 logger.warning("the events of %d jobs wait for Redis (%s)", len(appends), type(error).__name__)
                 if is_full(error) and mono_s() > patience_s:
                     raise StorageFull from None

@@ -85,7 +85,7 @@ async def resume(request: Request, caller: Asking, chat_id: ChatId) -> Response:
         if job is None:
             return Response(status_code=204)
         seat = await here.streams.open(caller.owner, quota_of(here.settings, caller.limits))
-    reader = here.hub.attach(job.id, START, job.leave_grace_s, key=caller.key, seat=seat)
+    reader = here.hub.attach(job.id, START, job.leave_grace_s, key=caller.key, seat=seat, server=job.server)
     told = UIChunks(job.id, _message_id(job.id, job.face), job.face.get("before", ()))
     return LogResponse(here.hub, reader, told, {"X-Job-ID": job.id, **HEADERS})
 
@@ -106,7 +106,7 @@ async def stop(request: Request, caller: Asking, chat_id: ChatId) -> Response:
         job = await here.jobs.answering(caller.owner, chat_id)
     if job is None:
         return Response(status_code=204)
-    outcome = await cancel_and_wait(here, job.id)
+    outcome = await cancel_and_wait(here, job)
     return json_response(
         {"id": job.id, "outcome": outcome}, 202 if outcome == "cancelling" else 200, {"X-Job-ID": job.id}
     )

@@ -30,7 +30,7 @@ from api.faces.target import target
 from api.faces.waiting import whole
 from api.idempotency import PARAMETER
 from api.problems import Problem, refused
-from api.routes.jobs import cancel_and_wait, json_response
+from api.routes.jobs import cancel_and_wait, forget, json_response
 from api.state import State, state
 from api.stream import LogResponse
 from api.submission import submit
@@ -129,7 +129,9 @@ async def retrieve(
         story = await beginning_of(here, job)
         seat = await here.streams.open(job.owner, quota_of(here.settings, caller.limits))
     grace_s = job.leave_grace_s if job.live else None
-    reader = here.hub.attach(job.id, START, grace_s, key=caller.key, seat=seat, merges=False)
+    reader = here.hub.attach(
+        job.id, START, grace_s, key=caller.key, seat=seat, merges=False, server=job.server, ended=not job.live
+    )
     return LogResponse(here.hub, reader, Events(story, -1 if starting_after is None else starting_after), headers)
 
 
@@ -142,7 +144,7 @@ async def cancel(request: Request, caller: Asking, response_id: ResponseId) -> R
     if not is_background(job):
         raise Problem(400, "not_in_background", "Only responses in the background can be cancelled.")
     if job.live:
-        await cancel_and_wait(here, job.id)
+        await cancel_and_wait(here, job)
         async with deadline():
             job = await _job(here, caller, response_id)
     if not job.live and job.status != "cancelled":
@@ -157,10 +159,10 @@ async def delete(request: Request, caller: Asking, response_id: ResponseId) -> R
     async with deadline():
         job = await _job(here, caller, response_id)
     if job.live:
-        await cancel_and_wait(here, job.id)
+        await cancel_and_wait(here, job)
     try:
         async with deadline():
-            await here.jobs.delete(job.id, job.owner)
+            await forget(here, job.id, job.owner)
     except JobLive:
         raise Problem(409, "response_live", "The response has not ended yet; try again.") from None
     except JobNotFound:
@@ -188,4 +190,4 @@ async def _forget(here: State, job_id: str, owner: str) -> None:
     """Delete what was not to be stored; should Redis be away, it goes with its retention."""
     with suppress(JobNotFound, JobLive, Unavailable, *REDIS_FAULTS):
         async with deadline():
-            await here.jobs.delete(job_id, owner)
+            await forget(here, job_id, owner)

@@ -53,7 +53,7 @@ async def story_of(here: State, job: Job) -> Story:
     """Return a job as a response, as far as its log goes. Not in a deadline: the log may be long, and has its own."""
     async with deadline():
         story = await beginning_of(here, job)
-    async for page in in_time(here.log.pages(job.id)):
+    async for page in in_time(here.plane.at(job.server).log.pages(job.id)):
         for entry in page:
             story.read(entry)
     if not story.ended and not job.live:

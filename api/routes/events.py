@@ -15,10 +15,11 @@ from api.dialect import Plain, ndjson_line
 from api.direct import Direct
 from api.document import LAST_EVENT_ID, STREAMED, problems
 from api.negotiation import JSON, NDJSON, SSE, accepted
-from api.relay import LogGone
+from api.relay import LogGone, Reader
 from api.routes.jobs import JobId
 from api.state import State, state
 from api.stream import LogResponse
+from api.streams import Seat
 from shared.errors import JobNotFound
 from shared.events import START, Entry, EventId
 from shared.jobs import Job
@@ -56,11 +57,11 @@ async def events(
         return await _long_poll(here, caller, job, cursor, wait_s)
     if not job.live and cursor != START:
         async with deadline():
-            if await _is_last(here, job_id, cursor):
+            if await _is_last(here, job, cursor):
                 return Response(status_code=204)
     async with deadline():
         seat = await here.streams.open(job.owner, quota_of(here.settings, caller.limits))
-    reader = here.hub.attach(job_id, cursor, job.leave_grace_s if job.live else None, key=caller.key, seat=seat)
+    reader = _attach(here, caller, job, cursor, seat)
     return LogResponse(here.hub, reader, Plain.of(media_type))
 
 
@@ -70,8 +71,13 @@ def _cursor(header: str | None, query: str | None) -> EventId:
     return EventId.parse(text) if text else START
 
 
-async def _is_last(here: State, job_id: str, cursor: EventId) -> bool:
-    last = await here.log.last(job_id)
+def _attach(here: State, caller: Caller, job: Job, cursor: EventId, seat: Seat | None) -> Reader:
+    grace_s = job.leave_grace_s if job.live else None
+    return here.hub.attach(job.id, cursor, grace_s, key=caller.key, seat=seat, server=job.server, ended=not job.live)
+
+
+async def _is_last(here: State, job: Job, cursor: EventId) -> bool:
+    last = await here.plane.at(job.server).log.last(job.id)
     return last is not None and last.last and last.id == cursor
 
 
@@ -79,14 +85,14 @@ async def _long_poll(here: State, caller: Caller, job: Job, cursor: EventId, wai
     """Answer as soon as there is an event behind the cursor, or when the wait is over."""
     if cursor != START:
         async with deadline():
-            if await _is_last(here, job.id, cursor):
+            if await _is_last(here, job, cursor):
                 return _polled([], cursor, closed=True)
     found: list[Entry] = []
     seat = None
     if wait_s:
         async with deadline():
             seat = await here.streams.open(job.owner, quota_of(here.settings, caller.limits))
-    reader = here.hub.attach(job.id, cursor, job.leave_grace_s if job.live else None, key=caller.key, seat=seat)
+    reader = _attach(here, caller, job, cursor, seat)
     try:
         # Who does not wait gets what is there: one look at the log.
         wait = asyncio.timeout(wait_s) if wait_s else deadline()

@@ -22,8 +22,10 @@ from api.state import State, state
 from api.stream import LogResponse
 from api.submission import submit
 from shared.clock import iso
-from shared.events import CANCELLED, EventId, dump
+from shared.events import CANCELLED, Answer, EventId, dump
 from shared.jobs import CancelOutcome, Job, Status
+from shared.plane import HOME
+from shared.redis import REDIS_FAULTS
 from shared.requests import JobRequest
 
 router = APIRouter(route_class=Direct)
@@ -32,6 +34,9 @@ JobId = Annotated[str, Path(description="As in the answer to `POST /v1/jobs`: `j
 
 CONFIRM_S: Final = 2.0
 """How long a cancel waits for the worker's word."""
+
+TEXT_S: Final = 0.5
+"""How long its answer waits for the text."""
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -112,8 +117,14 @@ async def delete(request: Request, caller: Asking, job_id: JobId) -> Response:
     here = state(request)
     async with deadline():
         job = await here.access.job(caller, job_id)
-        await here.jobs.delete(job.id, job.owner)
+        await forget(here, job.id, job.owner)
     return Response(status_code=204)
+
+
+async def forget(here: State, job_id: str, owner: str) -> None:
+    """Delete a finished job, wherever its log is. Raises JobLive and JobNotFound."""
+    server = await here.jobs.delete(job_id, owner)
+    await here.courier.try_to(job_id, server)
 
 
 @router.post(
@@ -129,21 +140,31 @@ async def cancel(request: Request, caller: Asking, job_id: JobId) -> Response:
     here = state(request)
     async with deadline():
         job = await here.access.job(caller, job_id)
-    outcome = await cancel_and_wait(here, job.id)
+    outcome = await cancel_and_wait(here, job)
     async with deadline():
-        body = {**await _whole(here, caller, await here.jobs.get(job.id)), "outcome": outcome}
+        job = await here.jobs.get(job.id)
+        try:
+            async with asyncio.timeout(TEXT_S):
+                whole = await _whole(here, caller, job)
+        except (*REDIS_FAULTS, TimeoutError):
+            if job.server == HOME:
+                raise
+            # It is stopped all the same.
+            whole = job.view(Answer(), here.access.events_url(caller, job.id))
+        body = {**whole, "outcome": outcome}
     return json_response(body, 202 if outcome == "cancelling" else 200)
 
 
-async def cancel_and_wait(here: State, job_id: str) -> CancelOutcome:
+async def cancel_and_wait(here: State, job: Job) -> CancelOutcome:
     """Cancel a job and wait, not for ever, until its end is written."""
-    reader = here.hub.attach(job_id, EventId(0, 1))
+    reader = here.hub.attach(job.id, EventId(0, 1), server=job.server)
     try:
         async with deadline():
-            outcome = await here.jobs.cancel(job_id, here.settings.retention_s)
+            outcome = await here.jobs.cancel(job.id, here.settings.retention_s)
         if outcome in ("cancelled_before_start", "cancelled"):
             # By this script: what runs is ended, and counted, by its worker.
             here.metrics.ended(CANCELLED)
+            await here.courier.try_to(job.id, job.server)
         if outcome != "cancelling":
             return outcome
         async with asyncio.timeout(CONFIRM_S), aclosing(reader.batches()) as batches:
@@ -158,5 +179,9 @@ async def cancel_and_wait(here: State, job_id: str) -> CancelOutcome:
 
 
 async def _whole(here: State, caller: Caller, job: Job) -> dict[str, Any]:
-    answer = await here.log.answer(job.id, job.base)
+    log = here.plane.at(job.server).log
+    answer = await log.answer(job.id, job.base)
+    if job.live and job.first_token_ms is None and job.server != HOME:
+        # The record is told of it a moment later.
+        job.first_token_ms = await log.first_token_ms(job.id)
     return job.view(answer, here.access.events_url(caller, job.id))

@@ -24,7 +24,7 @@ async def metrics(request: Request) -> Response:
     here = state(request)
     if here.settings.metrics != "open" and not is_scraper(request):
         raise Problem(404, "not_found", "There is nothing here.")
-    waiting = await here.backlog.metrics()
+    waiting = [*await here.backlog.metrics(), *await here.courier.metrics()]
     # (Milliseconds, in which streams go on.)
     text, media_type = await asyncio.to_thread(here.exposition.render, request.headers.get("accept", ""), waiting)
     return Response(text, 200, {"Content-Type": media_type, "Cache-Control": "no-store"})

@@ -37,7 +37,7 @@ async def cancel(request: Request, caller: Operating, job_id: JobId) -> Response
     async with deadline():
         job = await here.jobs.get(job_id)
     logger.info("job %s of %s: cancelled by operator %s (%s)", job.id, job.owner, caller.owner, caller.key)
-    outcome = await cancel_and_wait(here, job.id)
+    outcome = await cancel_and_wait(here, job)
     async with deadline():
         status = (await here.jobs.get(job.id)).status
     answer = {"id": job.id, "status": status, "outcome": outcome}

@@ -7,10 +7,10 @@ local function end_job(prefix, id, status, error, retention_ms, now)
   if error then redis.call('HSET', job, 'error', '{' .. error .. '}') end
   say(log, next_id(log), status, '{' .. (error and error .. ',' or '') .. '"usage":' .. usage_json(job) .. '}')
   redis.call('HSET', job, 'status', status, 'finished_ms', now)
-  local owner, chat = unpack(redis.call('HMGET', job, 'owner', 'chat'))
+  local owner, chat, server = unpack(redis.call('HMGET', job, 'owner', 'chat', 'server'))
   redis.call('ZREM', prefix .. ':owner:' .. owner .. ':live', id)
   redis.call('DEL', 'arq:job:' .. id)
-  if redis.call('XLEN', log) > 4 then redis.call('ZADD', prefix .. ':ended', now, id) end
+  if server or redis.call('XLEN', log) > 4 then redis.call('ZADD', prefix .. ':ended', now, id) end
   redis.call('PEXPIRE', job, retention_ms)
   redis.call('PEXPIRE', log, retention_ms)
   leave_chat(chat, id, retention_ms)

@@ -15,10 +15,13 @@ local function tell(log, lines)
   redis.call('PUBLISH', log, lines)
 end
 
--- Add one event and tell.
+-- Add one event and tell; have it taken to where the log is, if that is elsewhere.
 local function say(log, id, event, data)
   local added = add(log, id, event, data)
-  if added then tell(log, id .. '\n' .. event .. '\n' .. data) end
+  if added then
+    tell(log, id .. '\n' .. event .. '\n' .. data)
+    send_on(string.match(log, '^(.*):log:(.*)$'))
+  end
   return added
 end
 

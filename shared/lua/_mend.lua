@@ -9,16 +9,6 @@ local function unless_it_is_the_server(problem)
   end
 end
 
--- Delete what stands under these names, where it is not of this kind. Returns how many there were.
-local function clear(kind, ...)
-  local cleared = 0
-  for _, key in ipairs({...}) do
-    local found = redis.call('TYPE', key).ok
-    if found ~= kind and found ~= 'none' then cleared = cleared + redis.call('DEL', key) end
-  end
-  return cleared
-end
-
 -- Clear all names that a job's steps use. What is lost by that was lost when something else was put there: a job whose log or record
 -- goes is a job without one, which every step knows.
 local function mend(prefix, id, now)

@@ -2,7 +2,7 @@
 -- with which the open one began, and is gone with its settlement, as is the room that limits count for it (`room`).
 -- Whatever takes an attempt out of a worker's hands settles in the same step, and says how:
 --   JSON        what the call took, as `shared.prices.Usage` writes it
---   'estimate'  nobody is left to say: guess from the log
+--   'estimate'  nobody is left to say: guess from the log, or what its worker has said last (`progress`) where that is elsewhere
 --   'unasked'   no provider was asked
 --   'open'      not yet: the next attempt goes on with the same call, which keeps its room
 -- Numbers are doubles: costs, in 10^-12 dollars, are exact up to 9,007 dollars a job.
@@ -38,14 +38,16 @@ end
 local function settle(prefix, id, how, now)
   local job, log = prefix .. ':job:' .. id, prefix .. ':log:' .. id
   if how == 'open' then return end
-  local call, attempt, base, used, rates, owner, key, provider, model, input_estimate, ledger_days, room = unpack(redis.call('HMGET', job,
-    'call', 'attempt', 'base', 'used', 'rates', 'owner', 'key', 'provider', 'model', 'input_estimate', 'ledger_days', 'room'))
+  local call, attempt, base, used, rates, owner, key, provider, model, input_estimate, ledger_days, room, progress = unpack(redis.call('HMGET',
+    job, 'call', 'attempt', 'base', 'used', 'rates', 'owner', 'key', 'provider', 'model', 'input_estimate', 'ledger_days', 'room', 'progress'))
   if not call then return end
-  redis.call('HDEL', job, 'call')
+  redis.call('HDEL', job, 'call', 'progress')
   if how == 'unasked' then return free(prefix, id, room, 0, now) end
 
   local usage
-  if how == 'estimate' then
+  if how == 'estimate' and progress then
+    usage = cjson.decode(progress)
+  elseif how == 'estimate' then
     -- A call that goes on from an earlier attempt's text was given that as well.
     local given = written(log, tonumber(base), call - 1)
     usage = {input_tokens = (input_estimate or 0) + given, output_tokens = written(log, tonumber(call), tonumber(attempt)), estimated = true}

@@ -3,12 +3,13 @@
 -- One whose provider has no room for it goes into a line (_lines.lua), and is looked at again when there may be some.
 -- KEYS: queue, wake, leases, the worker's running jobs, lines, pauses
 -- ARGV: worker, how many, lease ms, key prefix, arq's job prefix, retention ms, 1 to cancel jobs that nobody reads,
---       the limits by scope as JSON ('' for none)
+--       the limits by scope as JSON ('' for none), the servers with logs that this worker can write to, each behind a space
 -- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now, log length,
 --          provider, model, fallbacks used, what a token costs there, used in all, bookmark of the provider's run or '',
---          why it begins ('' for the first)}, …},
+--          why it begins ('' for the first), the span that submitted it, the server that its log is on ('' for this one)}, …},
 --          {discarded ids}, ms until the next line is to be looked at (-1: a call or a job will say so), what it has booked}.
 local worker, at_most, lease_ms, prefix = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local AWAY_MS = 1000 -- until another look at jobs whose logs are on a server that a worker cannot write to
 local MOVES = 100 -- jobs that go into lines in one go: about a millisecond
 local lease = redis.call('ZSCORE', KEYS[3], worker)
 if not lease or tonumber(lease) == 0 then return {0, {}, {}, -1, booked} end
@@ -17,6 +18,8 @@ local now = now_ms()
 redis.call('ZADD', KEYS[3], now + lease_ms, worker)
 local claimed, discarded = {}, {}
 local limits = ARGV[8] == '' and {} or cjson.decode(ARGV[8])
+local usable = {}
+for server in string.gmatch(ARGV[9], '%S+') do usable[server] = true end
 local limited = ARGV[8] ~= '' or redis.call('EXISTS', KEYS[5], KEYS[6]) > 0
 
 -- Where jobs wait: the queue, and the lines that it is time to look at.
@@ -33,6 +36,12 @@ if limited then
   redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now - RAMP_MS * RAMP_STEPS)
   for _, scope in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now)) do
     sources[#sources + 1] = {key = prefix .. ':line:' .. scope, scope = scope}
+  end
+  -- Whoever cannot write to a server says when to look again; whoever can, looks.
+  for server in pairs(usable) do
+    local scope = '@' .. server
+    local at = redis.call('ZSCORE', KEYS[5], scope)
+    if at and tonumber(at) > now then sources[#sources + 1] = {key = prefix .. ':line:' .. scope, scope = scope} end
   end
 end
 
@@ -61,7 +70,16 @@ local function next_source()
 end
 
 -- Return the scope in which a job has no room. A scope that is shut for one is shut for all behind it, smaller ones too.
-local function held_up(provider, model, tokens, own)
+-- A job whose log cannot be written waits in the line of that server.
+local function held_up(record, own)
+  local provider, model, tokens = record.provider, record.model, tonumber(record.input_estimate or 0)
+  if record.server and not usable[record.server] then
+    local scope = '@' .. record.server
+    shut[scope] = {at = now + AWAY_MS}
+    return scope
+  end
+  -- A run that goes on has its room, and nothing new is asked.
+  if record.run or not limited then return nil end
   for _, scope in ipairs(scopes_of(provider, model)) do
     if not shut[scope] then
       local reason, at = full(prefix, scope, limits, tokens, now)
@@ -79,15 +97,17 @@ end
 
 -- Let a job wait: where it stands already, or in the scope's line, with the turn that it has. Its reader is told why, before its
 -- first attempt.
+local passed_on = false -- whether there is a job that another worker may be able to start
 local function wait(source, id, record, scope)
   local reason, at, line = shut[scope].reason, shut[scope].at, scope
-  if source.scope == scope or source.scope == record.provider .. '/' .. record.model then
+  if source.scope == scope or (reason and source.scope == record.provider .. '/' .. record.model) then
     line, source.done = source.scope, true
   else
     line_up(prefix, id, source.scope, scope, redis.call('ZSCORE', source.key, id), record.owner, record.priority)
+    passed_on = passed_on or not reason
   end
   redis.call('ZADD', KEYS[5], at, scope)
-  if record.waits_for ~= reason then
+  if reason and record.waits_for ~= reason then
     redis.call('HSET', prefix .. ':job:' .. id, 'waits_for', reason)
     local log = prefix .. ':log:' .. id
     if record.attempt == '0' and top_attempt(log) == 0 then
@@ -135,7 +155,7 @@ local function open(id, record)
     local length = redis.call('XLEN', log)
     claimed[#claimed + 1] = {id, attempt, base, record.request, tonumber(record.created_ms), tonumber(started), now, length,
       record.provider, record.model, tonumber(record.fallback or 0), record.rates, record.used, record.run or '',
-      attempt == 1 and '' or record.restart_reason or 'worker_lost', record.traceparent or ''}
+      attempt == 1 and '' or record.restart_reason or 'worker_lost', record.traceparent or '', record.server or ''}
   else
     -- Without its log nobody could read it.
     redis.call('SREM', KEYS[4], id)
@@ -147,7 +167,7 @@ end
 -- The fields of a record that decide what becomes of a job. A missing one is false.
 local FIELDS = {'status', 'attempt', 'request', 'created_ms', 'started_ms', 'target', 'restart_reason', 'continues', 'base',
   'leave_grace_s', 'provider', 'model', 'fallback', 'rates', 'used', 'call', 'input_estimate', 'waits_for', 'run', 'owner',
-  'priority', 'line', 'traceparent'}
+  'priority', 'line', 'traceparent', 'server'}
 
 local function read(id)
   local record = {}
@@ -195,9 +215,7 @@ local function look(source, next_id, at)
     leave(source, id, record)
     end_job(prefix, id, 'cancelled', nil, ARGV[6], now)
   else
-    -- A run that goes on has its room, and nothing new is asked.
-    local tokens = tonumber(record.input_estimate or 0)
-    local scope = limited and not record.run and held_up(record.provider, record.model, tokens, source.scope)
+    local scope = held_up(record, source.scope)
     if scope then
       wait(source, id, record, scope)
     else
@@ -242,6 +260,7 @@ if served > 0 then serve(prefix, served) end
 -- The tokens match the jobs that could start: none when all have been looked at, one at least for what this worker left.
 local waiting, more = redis.call('ZCARD', KEYS[1]), false
 for _, source in ipairs(sources) do more = more or (source.scope and not source.done) end
+if passed_on then waiting = math.max(waiting, 1) end
 if waiting == 0 and not more then
   redis.call('DEL', KEYS[2])
 elseif clear('list', KEYS[2]) > 0 or redis.call('LLEN', KEYS[2]) == 0 then

@@ -7,7 +7,7 @@
 --       retention ms of the chat's answer that it interrupts ('' for none), then the record's fields and values
 -- Returns {outcome, POSTs of the last minute, ms until they are fewer, the owner's live jobs, …}, where … is for
 --   'created'   job id, created ms, jobs that it has ended (its chat's waiting answer); also of a repeat after a lost reply
---   'replayed'  job id, created ms, status ('' when the job is gone)
+--   'replayed'  job id, created ms, status ('' when the job is gone), the server that its log is on ('' for this one)
 --   'mismatch'  nothing: the idempotency key stands for another request
 --   'chat'      nothing: the chat has a live answer, which is not to be interrupted
 --   'posts', 'jobs', 'budget', 'queue', 'streams'  ms until it may be worth another try (0: nobody knows)
@@ -28,11 +28,12 @@ local stored = key and redis.call('GET', key)
 if stored then
   local hash, first, created = string.match(stored, '^(%S+) (%S+) (%d+)$')
   if hash ~= ARGV[10] then return answer('mismatch') end
-  local status = redis.call('HGET', prefix .. ':job:' .. first, 'status') or ''
+  local status, server = unpack(redis.call('HMGET', prefix .. ':job:' .. first, 'status', 'server'))
+  status = status or ''
   if process ~= '' and status ~= '' and not open_stream(prefix, owner, process, here, most_streams, lease_ms, now) then
     return answer('streams', 0)
   end
-  return answer('replayed', first, tonumber(created), status)
+  return answer('replayed', first, tonumber(created), status, server or '')
 end
 
 if chat and chat.is_busy(prefix) then return answer('chat') end
@@ -56,6 +57,7 @@ local turn, position = take_turn(prefix, id, owner, priority, provider, model, c
 redis.call('HSET', KEYS[1], 'turn', turn)
 redis.call('XADD', KEYS[2], '0-1', 'queued', '{"position":' .. position .. '}')
 redis.call('PEXPIRE', KEYS[2], live_ms)
+send_on(prefix, id)
 
 redis.call('ZADD', KEYS[5], created, id)
 redis.call('PEXPIRE', KEYS[5], live_ms)

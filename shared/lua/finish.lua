@@ -6,7 +6,7 @@
 -- Returns {1 when it ended so, also before (a repeat after a lost reply), 0 when the job is not this worker's any more;
 --          ms since somebody asked for its end, -1 when nobody did}.
 local id, worker, attempt, status = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'owner', 'chat', 'cancel_ms')
+local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'owner', 'chat', 'cancel_ms', 'server')
 if record[2] ~= worker or record[3] ~= attempt then return {0, -1} end
 local now = now_ms()
 local asked = tonumber(record[6] or '')
@@ -20,8 +20,9 @@ settle(ARGV[6], id, ARGV[7], now)
 redis.call('HSET', KEYS[1], 'status', status, 'finished_ms', now, unpack(ARGV, 12 + 2 * count))
 redis.call('HDEL', KEYS[1], 'run')
 if ARGV[8] ~= '' then orphan(ARGV[6], ARGV[8], now + 5000) end
+if record[7] then send_on(ARGV[6], id) end
 -- A log of four events is as small as a compacted one.
-if redis.call('XLEN', KEYS[2]) > 4 then redis.call('ZADD', KEYS[6], now, id) end
+if record[7] or redis.call('XLEN', KEYS[2]) > 4 then redis.call('ZADD', KEYS[6], now, id) end
 redis.call('ZREM', ARGV[6] .. ':owner:' .. record[4] .. ':live', id)
 redis.call('DEL', KEYS[3])
 redis.call('SREM', KEYS[4], id)

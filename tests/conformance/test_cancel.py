@@ -59,7 +59,7 @@ async def test_whoever_answers_a_cancel_ends_the_job(any_bench: Bench) -> None:
 
 async def test_what_cannot_be_stored_is_not_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """With no room for more the provider's bytes stay in its socket; when there is room it goes on, whole."""
-    writer = bench.stack.workers[0].worker.workshop.writer
+    writer = bench.stack.workers[0].worker.workshop.writers[""]
     room = asyncio.Event()
     held = asyncio.Event()
 

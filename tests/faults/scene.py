@@ -106,8 +106,10 @@ class Scene:
         for job_id in self.record.accepted:
             job = await self.client.job(job_id)
             self.record.statuses[job_id], self.record.texts[job_id] = job["status"], job["text"]
-            if log := await raw_log(self.stack.redis, self.stack.keys.log(job_id)):
-                self.record.logs[job_id] = log
+            url, key = await self.stack.log_at(job_id)
+            async with Redis.from_url(url) as redis:
+                if log := await raw_log(redis, key):
+                    self.record.logs[job_id] = log
         used = (await self.client.http.get("/v1/usage", params={"group_by": "model"})).json()["data"]
         for row in used:
             # Beyond that several jobs, of other scenes perhaps, have asked this model.

@@ -74,6 +74,7 @@ def expressions() -> list[str]:
 @pytest.fixture
 async def full(bare: Stack) -> Scrape:
     """A scrape after one of everything that has labels."""
+    bare.event_servers = {"events-1": bare.valkey.url}
     place = await Place(bare).open()
     provider = bare.provider
     gate = provider.gate()

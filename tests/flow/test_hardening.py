@@ -372,7 +372,7 @@ async def test_a_provider_held_for_want_of_room_is_read_again_when_there_is_room
     stack: Stack, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What attempts have left pending when they end is given back; nobody stays held who need not be."""
-    writer = stack.workers[0].worker.workshop.writer
+    writer = stack.workers[0].worker.workshop.writers[""]
     monkeypatch.setattr("worker.writer.MAX_PENDING", 1_000)
     stack.provider.script("m", *[Text("x" * 900) for _ in range(20)])
     jobs = [await client.submit() for _ in range(8)]

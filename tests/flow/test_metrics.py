@@ -285,7 +285,7 @@ async def test_the_time_to_a_first_token_is_told_in_parts(place: Place) -> None:
     reader = asyncio.create_task(place.client.all_events(job_id))
     await gate.reached()
     hub_here = place.stack.apis[0].app.state.rejoin.hub
-    await eventually(lambda: hub_here.open_streams == 1 and hub_here._clock._looked_s is not None)
+    await eventually(lambda: hub_here.open_streams == 1 and hub_here._ears[""].clock._looked_s is not None)
     gate.open()
     await reader
     await place.at_rest()
@@ -319,7 +319,7 @@ async def test_the_lag_of_the_relay_is_from_append_to_socket(place: Place, monke
             if event.event == "token":
                 break
         here = place.stack.apis[0].app.state.rejoin.hub
-        await eventually(lambda: here._clock._looked_s is not None)
+        await eventually(lambda: here._ears[""].clock._looked_s is not None)
         before = await scrape(place.stack.url)
         monkeypatch.setattr(hub.Watch, "hand_out", busy)
         slow.set()

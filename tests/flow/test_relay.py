@@ -233,7 +233,7 @@ async def test_a_worker_whose_writer_fails_leaves_and_hands_its_jobs_over(bare: 
     async def fail(appends: object) -> list[bool]:
         raise AssertionError("planted")
 
-    bad.worker.workshop.log.append = fail  # type: ignore[method-assign]
+    bad.worker.workshop.plane.home.log.append = fail  # type: ignore[method-assign]
     bare.provider.script("m", Text("half"), Silence())
     bare.provider.then("m", Text("whole"))
     job_id = await client.submit()

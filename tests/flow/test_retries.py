@@ -140,7 +140,7 @@ async def test_what_was_on_its_way_when_the_fallback_began_is_never_seen(stack: 
         live = await client.all_events(job_id)
         assert text(live) == text(await client.all_events(job_id)) == "word by word by word"
         assert live[-1].event == "completed"
-    assert stack.workers[0].worker.workshop.writer.pending == 0
+    assert stack.workers[0].worker.workshop.writers[""].pending == 0
 
 
 async def test_a_cancel_in_the_fallback_closes_its_call(stack: Stack, client: Client) -> None:

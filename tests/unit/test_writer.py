@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -60,7 +62,8 @@ async def log() -> Recorder:
 
 @pytest.fixture
 async def writer(log: Recorder) -> AsyncIterator[Writer]:
-    writer = Writer(log, 10_000_000)  # type: ignore[arg-type]
+    place: Any = SimpleNamespace(log=log, fell_away=lambda: None)
+    writer = Writer(place, 10_000_000)
     task = asyncio.create_task(writer.run())
     yield writer
     task.cancel()

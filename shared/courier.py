@@ -1,0 +1,161 @@
+"""Takes what is decided about a job, on `REDIS_URL`, to its log on an event server.
+
+Whatever opens or ends an attempt is a script on `REDIS_URL`, as nowhere else is known who holds the job. It writes the
+event into the job's log there, its milestones, and notes that they are unsent. Whoever ran it brings them to the job's
+own log at once; should it die before that, or the event server be away, any worker does. Bringing them twice, late or
+by two at once changes nothing (`lua/deliver.lua`).
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+
+from shared.events import EventId
+from shared.plane import HOME, Place, Plane
+from shared.redis import REDIS_FAULTS, is_damage
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE: Final = 100
+SWEEP_S: Final = 0.5
+"""Between two looks for what nobody has brought."""
+
+GRACE_S: Final = 0.3
+"""How long it is left to whoever decided it."""
+
+GATHER_S: Final = 0.02
+"""How long is waited, with the note that milestones have been brought, for others."""
+
+PATIENCE_S: Final = 0.3
+"""How long an API process waits for an event server with what a worker may bring as well."""
+
+
+class Delivered(NamedTuple):
+    """How a log stands with all its milestones in it."""
+
+    length: int
+    top: EventId
+    ended: bool
+
+
+class Courier:
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._home = plane.home
+        self._keys = plane.home.keys
+        self._sent: dict[str, tuple[str, int]] = {}
+        """What has been brought where, and is still taken for unsent: how many milestones."""
+        self._noting: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        if self._noting is not None:
+            await asyncio.wait([self._noting], timeout=PATIENCE_S)
+
+    async def deliver(self, job_id: str, server: str, worker: str = "", attempt: int = 0) -> Delivered | None:
+        """Bring a job's milestones to its log on an event server; None when there is no such job any more.
+
+        `worker`: for whom `attempt` was opened; the log takes its appends from then on. Raises REDIS_FAULTS, and
+        Unavailable for a server that this process has not been told of.
+        """
+        place = self._plane.at(server)
+        keys = [self._keys.job(job_id), self._keys.log(job_id)]
+        count, *rest = await self._home.scripts.run("milestones", keys, [], again=True)
+        there = [place.keys.log(job_id), place.keys.job(job_id)]
+        if not count:
+            await _noting(place, place.redis.call("DEL", *there))
+            delivered = None
+        else:
+            ttl_ms, milestones = rest
+            args = [ttl_ms, worker, attempt]
+            for id, (event, data) in milestones:
+                args += (id, event, data)
+            length, top_attempt, seq, ended = await _noting(
+                place, place.scripts.run("deliver", there, args, again=True)
+            )
+            delivered = Delivered(length, EventId(top_attempt, seq), ended == 1)
+        self._sent[job_id] = (server, count)
+        if self._noting is None:
+            self._noting = asyncio.create_task(self._note_sent(), name="sent milestones")
+        return delivered
+
+    async def refresh(self, job_id: str, server: str) -> bool:
+        """Bring what there is; say whether there is such a job."""
+        return await self.deliver(job_id, server) is not None
+
+    async def try_to(self, job_id: str, server: str) -> None:
+        """Bring what there is if that can be done at once; else it is left to a worker."""
+        if server == HOME:
+            return
+        with suppress(*REDIS_FAULTS, TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await self.deliver(job_id, server)
+
+    async def _note_sent(self) -> None:
+        """Note, for all jobs of a moment at once, what has been brought. Should that fail, it is brought once more."""
+        await asyncio.sleep(GATHER_S)
+        sent, self._sent, self._noting = self._sent, {}, None
+        keys, args = [], []
+        for job_id, (server, count) in sent.items():
+            keys += [self._keys.unsent(server), self._keys.log(job_id)]
+            args += [job_id, count]
+        with suppress(*REDIS_FAULTS):
+            await self._home.scripts.run("sent", keys, args)
+
+    async def metrics(self) -> list[Metric]:
+        """Return how the event servers stand, for a scrape: those that answer this process, what is unsent to each."""
+        if not self._plane.servers:
+            return []
+        up = GaugeMetricFamily("rejoin_event_server_up", "Whether it answers this process.", labels=["server"])
+        unsent = GaugeMetricFamily("rejoin_unsent_jobs", "Jobs of which it lacks an opening or end.", labels=["server"])
+        for name, place in self._plane.servers.items():
+            up.add_metric([name], float(not place.away))
+            with suppress(*REDIS_FAULTS, TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    unsent.add_metric([name], await self._home.redis.read("ZCARD", self._keys.unsent(name)))
+        return [up, unsent]
+
+    async def sweep(self) -> None:
+        """Bring what others have left, for every server that is there, until cancelled."""
+        while self._plane.servers:
+            for server in list(self._plane.usable):
+                await asyncio.sleep(SWEEP_S * random.uniform(0.5, 1))
+                try:
+                    while await self._sweep(server) == AT_ONCE:
+                        pass
+                except (*REDIS_FAULTS, TimeoutError) as error:
+                    logger.warning("milestones not brought to %s (%s)", server, type(error).__name__)
+            if not self._plane.usable:
+                await asyncio.sleep(SWEEP_S)
+
+    async def _sweep(self, server: str) -> int:
+        redis = self._home.redis
+        seconds, microseconds = map(int, await redis.read("TIME"))
+        latest_ms = seconds * 1000 + microseconds // 1000 - int(GRACE_S * 1000)
+        limit = ("LIMIT", 0, AT_ONCE)
+        raw = await redis.read("ZRANGEBYSCORE", self._keys.unsent(server), "-inf", latest_ms, *limit)
+        for job_id in raw:
+            try:
+                await self.deliver(job_id.decode("utf-8", "surrogateescape"), server)
+            except REDIS_FAULTS as error:
+                if not is_damage(error):
+                    raise
+                # Nobody's log but this one is to be left as it is.
+                logger.error("the milestones of job %.64r are damaged", job_id)
+                await redis.call("ZREM", self._keys.unsent(server), job_id)
+        return len(raw)
+
+
+async def _noting(place: Place, command: Awaitable[Any]) -> Any:
+    """Await a command's reply; should the server be away, let it be known."""
+    try:
+        return await command
+    except REDIS_FAULTS as error:
+        if not is_damage(error):
+            place.fell_away()
+        raise

@@ -1,0 +1,59 @@
+"""Tells Redis of calls whose tokens are on event servers what a script would else read in the log beside the record."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from shared.clock import mono_s
+from shared.plane import HOME
+from shared.queue import Progress, Queue
+from shared.redis import REDIS_FAULTS
+from worker.attempt import Attempt
+from worker.leases import RENEWALS, Lease
+
+logger = logging.getLogger(__name__)
+
+TICK_S: Final = 0.1
+"""How late Redis knows of an attempt's first token."""
+
+
+class ProgressReports:
+    """First tokens soon, all running calls as often as the lease is renewed: an estimate lags by no more than that."""
+
+    def __init__(self, queue: Queue, lease: Lease, attempts: Mapping[str, Attempt], every_s: float) -> None:
+        self._queue = queue
+        self._lease = lease
+        self._attempts = attempts
+        self._every_s = every_s / RENEWALS
+        self._told: set[Attempt] = set()
+        """Attempts whose first token Redis knows of."""
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        due_s = 0.0
+        while True:
+            await asyncio.sleep(TICK_S)
+            heard = [
+                attempt
+                for attempt in self._attempts.values()
+                if attempt.claim.server != HOME and attempt.first_token_s is not None
+            ]
+            all_due = mono_s() >= due_s
+            if all_due:
+                due_s = mono_s() + self._every_s
+            news = heard if all_due else [attempt for attempt in heard if attempt not in self._told]
+            self._told &= set(heard)
+            if not news:
+                continue
+            try:
+                await self._queue.report_progress(self._lease.worker, [_progress(attempt) for attempt in news])
+            except REDIS_FAULTS as error:
+                logger.warning("progress not told (%s)", type(error).__name__)
+                continue
+            self._told.update(news)
+
+
+def _progress(attempt: Attempt) -> Progress:
+    claim = attempt.claim
+    return Progress(claim.job_id, claim.attempt, attempt.first_token_ms, attempt.estimate())
