@@ -19,7 +19,7 @@ from shared import logs
 from shared.clock import iso
 from shared.keyring import ApiKey, Keyring, Limits, Terms
 from shared.keys import Keys
-from shared.redis import REDIS_FAULTS, Scripts, connect
+from shared.redis import REDIS_FAULTS, Scripts, connect, reason
 from shared.settings import Settings, key_id, load_settings
 
 PROG: Final = "python -m api.keys"
@@ -127,7 +127,7 @@ async def run(asked: argparse.Namespace, settings: Settings) -> None:
         else:
             await revoke(keyring, asked, settings)
     except REDIS_FAULTS as fault:
-        raise Refused(f"Redis cannot be used ({type(fault).__name__})") from None
+        raise Refused(f"Redis cannot be used: {reason(fault)}") from None
     finally:
         await redis.close()
 

@@ -14,7 +14,7 @@ import httpx2
 
 from shared.checkup import Checkup, check, server
 from shared.keys import Keys
-from shared.redis import MIN_VERSION, REDIS_FAULTS, connect
+from shared.redis import MIN_VERSION, REDIS_FAULTS, connect, reason
 from shared.secrecy import is_doubtful
 from shared.settings import ProviderConfig, Settings, load_settings
 
@@ -56,8 +56,7 @@ async def examine(url: str) -> AsyncIterator[Finding]:
         async with asyncio.timeout(TIMEOUT_S):
             seen = await check(redis, Keys(settings.key_prefix))
     except (*REDIS_FAULTS, TimeoutError) as fault:
-        name = type(fault).__name__
-        yield Finding("fail", "Redis", f"cannot be used ({name})", "start it, or correct REDIS_URL")
+        yield Finding("fail", "Redis", f"cannot be used: {reason(fault)}", "start it, or correct REDIS_URL")
     finally:
         await redis.close()
     of_server = [] if seen is None else [*of_redis(seen), *([] if seen.work is None else of_work(seen.work))]

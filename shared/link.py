@@ -177,7 +177,9 @@ class Link(asyncio.Protocol):
             self.close(str(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lose(ConnectionError("connection lost"))
+        # A server that wants another certificate of ours says so only now.
+        why = f" ({_why(exc)})" if isinstance(exc, ssl.SSLError) else ""
+        self._lose(ConnectionError(f"connection lost{why}"))
 
     def _lose(self, error: Exception) -> None:
         if self.open:

@@ -174,6 +174,12 @@ def _sha(text: str) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+def reason(fault: Exception) -> str:
+    """Say why Redis cannot be used, in words for its operator: ours, or the server's."""
+    said = isinstance(fault, (ConnectionError, TimeoutError, ResponseError)) and str(fault)
+    return (said or type(fault).__name__)[:200]
+
+
 def is_full(error: Exception) -> bool:
     """Say whether a command was refused because the server has no memory left."""
     return isinstance(error, RedisError) and "OOM" in str(error)
@@ -235,6 +241,7 @@ __all__ = [
     "is_full",
     "pool_for_arq",
     "problem",
+    "reason",
     "source",
     "way_to",
 ]

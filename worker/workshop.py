@@ -21,7 +21,7 @@ from shared.plane import HOME, Place, Plane
 from shared.presence import Presence
 from shared.prices import Prices
 from shared.queue import Claim, Queue
-from shared.redis import REDIS_FAULTS, Scripts, connect, info, problem
+from shared.redis import REDIS_FAULTS, Scripts, connect, info, problem, reason
 from shared.requests import JobRequest
 from shared.settings import Settings
 from shared.spent import UNASKED
@@ -328,7 +328,7 @@ class Workshop:
                     await self.plane.home.scripts.load()
                     return
             except REDIS_FAULTS as error:
-                why = f"Redis does not answer ({type(error).__name__})."
+                why = f"Redis does not answer ({reason(error)})."
             if delay_s > 0.5:
                 logger.warning("waiting: %s", why)
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))

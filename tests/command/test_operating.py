@@ -117,7 +117,8 @@ async def test_a_setting_that_is_wrong_is_named() -> None:
 
 async def test_a_redis_that_is_not_there_is_told_of_without_its_password() -> None:
     done = await rejoin("doctor", REDIS_URL="redis://:canary@127.0.0.1:9/0", REJOIN_AUTH="off")
-    assert lines(done.out)["Redis"] == ("fail", "cannot be used (ConnectionError) → start it, or correct REDIS_URL")
+    said = "cannot be used: cannot connect (ConnectionRefusedError) → start it, or correct REDIS_URL"
+    assert lines(done.out)["Redis"] == ("fail", said)
     assert done.code == 1
     assert "canary" not in done.out + done.err
 
