@@ -117,6 +117,9 @@ def pool_for_arq(url: str) -> BlockingConnectionPool:
         "socket_timeout": COMMAND_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
+        # Nothing is told of us that a user with few rights might not say.
+        "lib_name": None,
+        "lib_version": None,
         **where.server,
     }
     return PoolOfPrimary(Sentinels(where), options) if where.sentinels else BlockingConnectionPool(**options)
