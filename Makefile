@@ -64,8 +64,9 @@ bench: install $(BENCH_STAMP) ## Measure beside direct streaming, write bench/re
 
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 SECONDS_LONG ?= 600
-soak: install ## Minutes of random faults, judged by the oracle (SEED=…, SECONDS_LONG=600)
-	$(BIN)/python -m tests.soak --seed $(SEED) --seconds $(SECONDS_LONG)
+SERVERS ?= 0
+soak: install ## Minutes of random faults, judged by the oracle (SEED=…, SECONDS_LONG=600, SERVERS=2: event servers)
+	$(BIN)/python -m tests.soak --seed $(SEED) --seconds $(SECONDS_LONG) --servers $(SERVERS)
 
 lint: install ## Check style, types and who may import whom
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
-"""Minutes of everything at once: `python -m tests.soak --seed S --seconds N`.
+"""Minutes of everything at once: `python -m tests.soak --seed S --seconds N`, with `--servers 2` over event servers.
 
 Random jobs, readers that drop and resume, cancels; SIGKILL, SIGTERM and SIGSTOP of every process, Redis killed and
 restarted, connections cut, slowed and swallowed. What happens when follows from the seed alone. In rounds of at most a
 minute: faults, then quiet; then the oracle judges what clients saw, and memory, connections and keys must be flat.
+Event servers are killed and cut off as well, each by itself.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import resource
 import signal
 import statistics
 import sys
-import tempfile
 import time
 import uuid
 from collections import Counter
@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from redis.asyncio import Redis
 
 from tests.client import body
 from tests.faults.proxy import Proxy, sha
 from tests.faults.scene import Scene
 from tests.provider import Call, Delay, HttpError, ScriptedProvider, Step, Tokens
 from tests.stack import Process, Stack, eventually
-from tests.valkey import Valkey, free_port
+from tests.valkey import Valkey, free_port, valkey
 
 LEASE_S = 1.5
 ROUND_S = 60.0
@@ -58,7 +59,15 @@ FAULTS = (
     *("kill worker", "kill worker", "stop worker", "freeze worker", "kill api", "stop api", "freeze api"),
     *("kill redis", "cut", "slow", "black hole", "lose reply"),
 )
+SPREAD_FAULTS = (*FAULTS, "kill events", "kill events")
+"""With event servers. Which connections are cut, slowed or swallowed is then left to chance."""
+
 SCRIPTS = ("claim", "append", "finish", "release", "renew")
+SPREAD_SCRIPTS = ("claim", "finish", "release", "renew", "milestones", "sent", "progress")
+EVENT_SCRIPTS = ("append", "deliver")
+"""Whose replies get lost."""
+
+HOME = "redis"
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,15 @@ class Plan:
     """Decides whatever is left to chance in it."""
 
 
-def schedule(seed: str, seconds: float) -> list[Plan]:
+@dataclass(frozen=True)
+class Server:
+    """A server, and worker 0's way to it."""
+
+    valkey: Valkey
+    proxy: Proxy
+
+
+def schedule(seed: str, seconds: float, faults: Sequence[str] = FAULTS) -> list[Plan]:
     """Return what happens in a round: the same for the same seed."""
     choose = random.Random(seed)
     plans, at_s = [], 0.0
@@ -79,7 +96,7 @@ def schedule(seed: str, seconds: float) -> list[Plan]:
         plans.append(Plan(at_s, "job", choose.randrange(2**32)))
     at_s = 1.0
     while at_s < seconds:
-        plans.append(Plan(at_s, choose.choice(FAULTS), choose.randrange(2**32)))
+        plans.append(Plan(at_s, choose.choice(faults), choose.randrange(2**32)))
         at_s += choose.uniform(0.8, 3.0)
     return sorted(plans, key=lambda plan: plan.at_s)
 
@@ -107,10 +124,13 @@ class Figures:
 class Soak:
     """The whole of it: processes, their enemies and their clients."""
 
-    def __init__(self, stack: Stack, proxy: Proxy, seed: int) -> None:
+    def __init__(self, stack: Stack, servers: dict[str, Server], seed: int) -> None:
+        """`servers`: HOME, and those for events by their names."""
         self.stack = stack
         self.figures = Figures()
-        self._proxy = proxy
+        self._servers = servers
+        self._events = [name for name in servers if name != HOME]
+        self._faults = SPREAD_FAULTS if self._events else FAULTS
         self._seed = seed
         self._ports = [free_port() for _ in range(APIS)]
         self._urls = [f"http://127.0.0.1:{port}" for port in self._ports]
@@ -130,7 +150,9 @@ class Soak:
         self.stack.provider.improvise("*", self._improvise)
         names = [f"worker {n}" for n in range(WORKERS)] + [f"api {n}" for n in range(APIS)]
         await asyncio.gather(*[self._start(name) for name in names])
-        self._shas = [await sha(self.stack.commands, name) for name in SCRIPTS]
+        scripts: dict[str, Sequence[str]] = dict.fromkeys(self._events, EVENT_SCRIPTS)
+        scripts[HOME] = SPREAD_SCRIPTS if self._events else SCRIPTS
+        self._shas = {name: [await sha(self.stack.commands, script) for script in scripts[name]] for name in scripts}
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -139,7 +161,7 @@ class Soak:
 
     async def _start(self, name: str) -> None:
         kind, number = name.split()
-        env = self.stack.environment(**({"REDIS_URL": self._proxy.url} if name == "worker 0" else {}))
+        env = self.stack.environment(**(self._through_proxies() if name == "worker 0" else {}))
         if kind == "worker":
             process = Process(["-m", "worker"], env, "is ready for")
         else:
@@ -147,6 +169,13 @@ class Soak:
             process = Process(["-m", "uvicorn", "api.main:app", "--port", port], env, "Uvicorn running")
         self._processes[name] = process
         await process.start()
+
+    def _through_proxies(self) -> dict[str, str]:
+        urls = {name: server.proxy.url for name, server in self._servers.items()}
+        return {
+            "REDIS_URL": urls.pop(HOME),
+            "REJOIN_STREAM_URLS": ",".join(f"{url}#{name}" for name, url in urls.items()),
+        }
 
     # What the provider says.
 
@@ -167,7 +196,7 @@ class Soak:
         self._outages.clear()
         before = {name: (process, _rss_mb(process)) for name, process in self._processes.items()}
         began, tasks = time.monotonic(), set[asyncio.Task[None]]()
-        for plan in schedule(f"{self._seed}/{number}", seconds):
+        for plan in schedule(f"{self._seed}/{number}", seconds, self._faults):
             await asyncio.sleep(max(0.0, began + plan.at_s - time.monotonic()))
             work = self._job(plan, number) if plan.what == "job" else self._fault(plan)
             tasks.add(asyncio.create_task(work, name=plan.what))
@@ -245,16 +274,24 @@ class Soak:
             name = f"{kind} {choose.randrange(WORKERS if kind == 'worker' else APIS)}"
             await self._hurt_process(action, name, choose)
             return
-        name = "redis" if plan.what == "kill redis" else "proxy"
+        if action == "kill":
+            server = HOME if kind == "redis" else choose.choice(self._events)
+            name = server
+        else:
+            server = choose.choice([HOME, *self._events]) if self._events else HOME
+            name = f"proxy of {server}"
         if name in self._busy:
             return
         self._busy.add(name)
         began = time.monotonic()
         try:
-            await self._hurt_redis(plan.what, choose)
+            if action == "kill":
+                await self._kill_server(server, choose)
+            else:
+                await self._hurt_way(plan.what, server, choose)
         finally:
             self._busy.discard(name)
-            if name == "redis":
+            if action == "kill":
                 self._outages.append((began - LEASE_S - 2, time.monotonic() + LEASE_S + 2))
 
     async def _hurt_process(self, action: str, name: str, choose: random.Random) -> None:
@@ -279,27 +316,31 @@ class Soak:
         finally:
             self._busy.discard(name)
 
-    async def _hurt_redis(self, what: str, choose: random.Random) -> None:
-        if what == "kill redis":
-            self.stack.valkey.kill()
-            await asyncio.sleep(choose.uniform(0, 2.5))
-            self.stack.valkey.start()
+    async def _kill_server(self, name: str, choose: random.Random) -> None:
+        server = self._servers[name].valkey
+        server.kill()
+        await asyncio.sleep(choose.uniform(0, 2.5) if name == HOME else choose.uniform(0.2, 3))
+        server.start()
+        if name == HOME:
             began = time.monotonic()
             await eventually(self._ready, 20)
             self.figures.outage.append(time.monotonic() - began)
-        elif what == "cut":
-            self._proxy.cut()
+
+    async def _hurt_way(self, what: str, name: str, choose: random.Random) -> None:
+        proxy = self._servers[name].proxy
+        if what == "cut":
+            proxy.cut()
         elif what == "slow":
-            self._proxy.latency_s, self._proxy.jitter_s = 0.15, 0.1
+            proxy.latency_s, proxy.jitter_s = 0.15, 0.1
             await asyncio.sleep(choose.uniform(0.5, 3))
-            self._proxy.latency_s = self._proxy.jitter_s = 0.0
+            proxy.latency_s = proxy.jitter_s = 0.0
         elif what == "black hole":
-            self._proxy.black_hole()
+            proxy.black_hole()
             await asyncio.sleep(choose.uniform(0.1, LEASE_S * 2))
-            self._proxy.heal()
+            proxy.heal()
         else:
             with contextlib.suppress(TimeoutError, OSError, httpx2.HTTPError):
-                await self._proxy.lose_reply(choose.choice(self._shas)).happened(2)
+                await proxy.lose_reply(choose.choice(self._shas[name])).happened(2)
 
     async def _ready(self) -> bool:
         """Say whether an API process that is there takes jobs again."""
@@ -363,6 +404,11 @@ class Soak:
                 left.append(f"{leases} leases")
             if clients > WORKERS * 6 + APIS * 4 + 4:
                 left.append(f"{clients} connections")
+            for name in self._events:
+                async with Redis.from_url(self._servers[name].valkey.url) as events:
+                    left += [f"{key.decode()} on {name}" async for key in events.scan_iter(count=1000)]
+                    if len(await events.client_list()) > WORKERS + APIS * 2 + 4:
+                        left.append(f"too many connections to {name}")
             return left
 
         with contextlib.suppress(TimeoutError):
@@ -393,19 +439,22 @@ def _rss_mb(process: Process) -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-async def soak(seed: int, seconds: float) -> tuple[list[str], Figures]:
+async def soak(seed: int, seconds: float, event_servers: int = 0) -> tuple[list[str], Figures]:
     """Run for so long; return what is wrong, and what was measured."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8192), hard), hard))
     async with AsyncExitStack() as exits:
-        folder = exits.enter_context(tempfile.TemporaryDirectory(prefix="rejoin-soak-"))
-        # Each write on disk: what a slow disk keeps back with `everysec`, SIGKILL loses.
-        valkey = exits.enter_context(Valkey(Path(folder), "--appendonly", "yes", "--appendfsync", "always"))
         provider = await exits.enter_async_context(ScriptedProvider())
-        proxy = await exits.enter_async_context(Proxy(valkey.port, seed=seed))
-        stack = Stack(valkey, f"soak-{uuid.uuid4().hex[:8]}", provider)
+        servers: dict[str, Server] = {}
+        for name in (HOME, *(f"events-{n + 1}" for n in range(event_servers))):
+            # Each write on disk: what a slow disk keeps back with `everysec`, SIGKILL loses.
+            server = exits.enter_context(valkey("--appendonly", "yes", "--appendfsync", "always"))
+            proxy = await exits.enter_async_context(Proxy(server.port, seed=seed))
+            servers[name] = Server(server, proxy)
+        stack = Stack(servers[HOME].valkey, f"soak-{uuid.uuid4().hex[:8]}", provider)
+        stack.event_servers = {name: server.valkey.url for name, server in servers.items() if name != HOME}
         exits.push_async_callback(stack.close)
-        run = Soak(stack, proxy, seed)
+        run = Soak(stack, servers, seed)
         exits.push_async_callback(run.close)
         await run.open()
         found: list[str] = []
@@ -421,9 +470,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--servers", type=int, default=0, help="event servers (REJOIN_STREAM_URLS), 0 for none")
     args = parser.parse_args()
-    print(f"seed {args.seed}, {args.seconds:.0f} s", flush=True)
-    found, figures = asyncio.run(soak(args.seed, args.seconds))
+    print(f"seed {args.seed}, {args.seconds:.0f} s, event servers: {args.servers}", flush=True)
+    found, figures = asyncio.run(soak(args.seed, args.seconds, args.servers))
     print("\n".join(figures.lines()))
     print("\n".join(found) or "clean")
     sys.exit(bool(found))
