@@ -240,6 +240,8 @@ class Settings(BaseSettings):
 
     max_jobs: PositiveInt = Field(200, alias="REJOIN_MAX_JOBS", le=10_000)
     lease_s: PositiveFloat = Field(5, alias="REJOIN_LEASE_S", ge=0.2, le=3600)
+    drain_s: float = Field(0, alias="REJOIN_DRAIN_S", ge=0, le=3600)
+    """How long a worker that is told to stop lets its answers come to their ends before it hands the rest over."""
     max_attempts: PositiveInt = Field(3, alias="REJOIN_MAX_ATTEMPTS")
     retention_s: PositiveFloat = Field(3600, alias="REJOIN_RETENTION_S")
     first_token_timeout_s: PositiveFloat = Field(60, alias="REJOIN_FIRST_TOKEN_TIMEOUT_S")

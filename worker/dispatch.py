@@ -49,6 +49,7 @@ class LeaseWorker(Worker):
         self.workshop = workshop
         self._blocking = connect_blocking(workshop.settings.redis_url, longest_wait_s=LOOK_S)
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._waiting: asyncio.Future[Any] | None = None
         self._claim_lost = False
         self._look_s = LOOK_S
@@ -176,15 +177,17 @@ class LeaseWorker(Worker):
             self.jobs_complete += 1
 
     def handle_sig(self, signum: signal.Signals) -> None:
-        """Begin to leave; a second signal changes nothing."""
-        if not self._stopping.is_set():
-            logger.info("stopping on %s, handing over %d jobs", signal.Signals(signum).name, len(self.tasks))
+        """Begin to leave; a second signal ends the wait for answers (`REJOIN_DRAIN_S`), further ones change nothing."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        else:
+            logger.info("stopping on %s with %d jobs", signal.Signals(signum).name, len(self.tasks))
             self._stopping.set()
             if self._waiting is not None:
                 self._waiting.cancel()
 
     async def _unready(self) -> str | None:
-        return "hands its jobs over" if self._stopping.is_set() else await self.workshop.unready()
+        return "leaves, and takes no more jobs" if self._stopping.is_set() else await self.workshop.unready()
 
     async def _metrics(self, accept: str) -> tuple[bytes, str]:
         slots, held = self.workshop.metrics.slots, len(self.tasks)
@@ -195,7 +198,10 @@ class LeaseWorker(Worker):
         return await asyncio.to_thread(self._exposition.render, accept, waiting)
 
     async def _leave(self) -> None:
-        """Hand over what runs, wait for it, give the lease back."""
+        """Let answers end for as long as may be, hand over what runs on, wait for it, give the lease back."""
+        await self._drain()
+        if self.tasks:
+            logger.info("handing over %d jobs", len(self.tasks))
         self.workshop.hand_over()
         if self.tasks:
             await asyncio.wait(self.tasks.values(), timeout=FINISH_S)
@@ -204,6 +210,17 @@ class LeaseWorker(Worker):
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
         await self._blocking.close()
         await self.workshop.close()
+
+    async def _drain(self) -> None:
+        """Wait until no job is left, for `REJOIN_DRAIN_S` at most, or until somebody is in a hurry."""
+        drain_s = self.workshop.settings.drain_s
+        if not drain_s or not self.tasks:
+            return
+        reasons = (asyncio.wait(self.tasks.values()), self._hurry.wait(), self.workshop.broken.wait())
+        waits = [asyncio.ensure_future(reason) for reason in reasons]
+        await asyncio.wait(waits, timeout=drain_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     async def close(self) -> None:
         """Nothing is left to do: `main` leaves in order, also when it is cancelled."""

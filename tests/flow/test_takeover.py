@@ -63,6 +63,36 @@ async def test_a_killed_worker_is_replaced_within_its_lease(bare: Stack) -> None
     assert len(bare.provider.calls) == 2
 
 
+async def test_a_worker_that_may_drain_lets_answers_end_and_hands_over_the_rest(bare: Stack) -> None:
+    """`REJOIN_DRAIN_S`: what ends meanwhile is paid once; a second signal is a hurry; it takes nothing new."""
+    leaving = await bare.worker_process(REJOIN_DRAIN_S="30")
+    await bare.api()
+    client, gate = bare.client(), bare.provider.gate()
+    bare.provider.script("short", Text("half "), Wait(gate), Text("whole"))
+    bare.provider.script("long", Text("half "), Silence())
+    bare.provider.then("long", Text("again"))
+    short, long = [await client.submit(model) for model in ("short", "long")]
+    readers = [asyncio.create_task(client.all_events(job_id)) for job_id in (short, long)]
+    for job_id in (short, long):
+        await client.until(job_id, "token")
+    leaving.signal(signal.SIGTERM)
+    await leaving.line("stopping on SIGTERM")
+    waiting = await client.submit("fresh")
+    gate.open()
+    events = await readers[0]
+    assert [event.event for event in events if event.event != "token"] == ["queued", "started", "completed"]
+    assert (await client.job(waiting))["status"] == "queued"
+    assert not readers[1].done()
+    await bare.worker()
+    assert (await client.all_events(waiting))[-1].event == "completed"
+    leaving.signal(signal.SIGTERM)
+    assert await asyncio.wait_for(leaving.exit_code(), 5) == 0
+    events = await readers[1]
+    assert [event.data["reason"] for event in events if event.event == "restarted"] == ["worker_stopped"]
+    assert text(events) == "again"
+    assert len(bare.provider.calls) == 4
+
+
 async def test_a_stopped_worker_hands_its_jobs_over_without_charging_an_attempt(bare: Stack) -> None:
     """Contract §6: SIGTERM, its jobs run elsewhere within 2 s; `REJOIN_MAX_ATTEMPTS` is not touched."""
     bare.configure(max_attempts=1)
