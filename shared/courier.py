@@ -16,9 +16,10 @@ from typing import Any, Final, NamedTuple
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
+from shared.errors import Damaged, Unavailable
 from shared.events import EventId
 from shared.plane import HOME, Place, Plane
-from shared.redis import REDIS_FAULTS, is_damage
+from shared.redis import REDIS_FAULTS, DataError, is_damage
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,12 @@ SWEEP_S: Final = 0.5
 
 GRACE_S: Final = 0.3
 """How long it is left to whoever decided it."""
+
+TAKEN_S: Final = 1.0
+"""How long it is left to a worker that brings it."""
+
+BRING_S: Final = 1.0
+"""How long an event server may take for one that a worker brings: the others are not to wait for it."""
 
 GATHER_S: Final = 0.02
 """How long is waited, with the note that milestones have been brought, for others."""
@@ -60,8 +67,8 @@ class Courier:
     async def deliver(self, job_id: str, server: str, worker: str = "", attempt: int = 0) -> Delivered | None:
         """Bring a job's milestones to its log on an event server; None when there is no such job any more.
 
-        `worker`: for whom `attempt` was opened; the log takes its appends from then on. Raises REDIS_FAULTS, and
-        Unavailable for a server that this process has not been told of.
+        `worker`: for whom `attempt` was opened; the log takes its appends from then on. Raises REDIS_FAULTS, Damaged,
+        and Unavailable for a server that this process has not been told of.
         """
         place = self._plane.at(server)
         keys = [self._keys.job(job_id), self._keys.log(job_id)]
@@ -73,8 +80,11 @@ class Courier:
         else:
             ttl_ms, milestones = rest
             args = [ttl_ms, worker, attempt]
-            for id, (event, data) in milestones:
-                args += (id, event, data)
+            try:
+                for id, (event, data) in milestones:
+                    args += (id, event, data)
+            except ValueError as error:
+                raise Damaged("milestones that are no events") from error
             length, top_attempt, seq, ended = await _noting(
                 place, place.scripts.run("deliver", there, args, again=True)
             )
@@ -92,7 +102,7 @@ class Courier:
         """Bring what there is if that can be done at once; else it is left to a worker."""
         if server == HOME:
             return
-        with suppress(*REDIS_FAULTS, TimeoutError):
+        with suppress(*REDIS_FAULTS, TimeoutError, Unavailable):
             async with asyncio.timeout(PATIENCE_S):
                 await self.deliver(job_id, server)
 
@@ -113,42 +123,51 @@ class Courier:
             return []
         up = GaugeMetricFamily("rejoin_event_server_up", "Whether it answers this process.", labels=["server"])
         unsent = GaugeMetricFamily("rejoin_unsent_jobs", "Jobs of which it lacks an opening or end.", labels=["server"])
-        for name, place in self._plane.servers.items():
+        servers, counts = self._plane.servers, list[int]()
+        with suppress(*REDIS_FAULTS, TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                read = self._home.redis.read
+                counts = await asyncio.gather(*[read("ZCARD", self._keys.unsent(name)) for name in servers])
+        for name, place in servers.items():
             up.add_metric([name], float(not place.away))
-            with suppress(*REDIS_FAULTS, TimeoutError):
-                async with asyncio.timeout(PATIENCE_S):
-                    unsent.add_metric([name], await self._home.redis.read("ZCARD", self._keys.unsent(name)))
+        for name, count in zip(servers, counts, strict=False):
+            unsent.add_metric([name], count)
         return [up, unsent]
 
     async def sweep(self) -> None:
         """Bring what others have left, for every server that is there, until cancelled."""
         while self._plane.servers:
-            for server in list(self._plane.usable):
-                await asyncio.sleep(SWEEP_S * random.uniform(0.5, 1))
-                try:
-                    while await self._sweep(server) == AT_ONCE:
-                        pass
-                except (*REDIS_FAULTS, TimeoutError) as error:
-                    logger.warning("milestones not brought to %s (%s)", server, type(error).__name__)
-            if not self._plane.usable:
-                await asyncio.sleep(SWEEP_S)
-
-    async def _sweep(self, server: str) -> int:
-        redis = self._home.redis
-        seconds, microseconds = map(int, await redis.read("TIME"))
-        latest_ms = seconds * 1000 + microseconds // 1000 - int(GRACE_S * 1000)
-        limit = ("LIMIT", 0, AT_ONCE)
-        raw = await redis.read("ZRANGEBYSCORE", self._keys.unsent(server), "-inf", latest_ms, *limit)
-        for job_id in raw:
+            await asyncio.sleep(SWEEP_S * random.uniform(0.5, 1))
             try:
-                await self.deliver(job_id.decode("utf-8", "surrogateescape"), server)
+                while await self._sweep():
+                    pass
             except REDIS_FAULTS as error:
-                if not is_damage(error):
-                    raise
-                # Nobody's log but this one is to be left as it is.
-                logger.error("the milestones of job %.64r are damaged", job_id)
-                await redis.call("ZREM", self._keys.unsent(server), job_id)
-        return len(raw)
+                logger.warning("unsent milestones not looked for (%s)", type(error).__name__)
+
+    async def _sweep(self) -> bool:
+        """Take what is due to all servers, bring it; say whether there may be more."""
+        if not (servers := self._plane.usable):
+            return False
+        args = [int(GRACE_S * 1000), int(TAKEN_S * 1000), AT_ONCE]
+        found = await self._home.scripts.run("unsent", [self._keys.unsent(server) for server in servers], args)
+        bringing = [self._bring(raw_id, server) for server, ids in zip(servers, found, strict=True) for raw_id in ids]
+        await asyncio.gather(*bringing)
+        return any(len(ids) == AT_ONCE for ids in found)
+
+    async def _bring(self, raw_id: bytes, server: str) -> None:
+        """Bring what was taken; if that does not go well, somebody takes it again; never what is damaged."""
+        try:
+            async with asyncio.timeout(BRING_S):
+                await self.deliver(raw_id.decode(), server)
+        except TimeoutError:
+            self._plane.at(server).fell_away()
+        except Exception as error:
+            if isinstance(error, REDIS_FAULTS) and not (is_damage(error) or isinstance(error, DataError)):
+                return
+            # Nobody's log but this one is to be left as it is.
+            logger.error("the milestones of %.64r are damaged (%s)", raw_id, type(error).__name__)
+            with suppress(*REDIS_FAULTS):
+                await self._home.redis.call("ZREM", self._keys.unsent(server), raw_id)
 
 
 async def _noting(place: Place, command: Awaitable[Any]) -> Any:

@@ -16,7 +16,8 @@ class Keys:
         return Keys(f"{self.prefix}:events")
 
     def unsent(self, server: str) -> str:
-        """Sorted set: jobs whose milestones are not all in their logs on an event server, by when that began (ms)."""
+        """Sorted set: jobs whose milestones are not all in their logs on an event server, by since when nobody is known
+        to bring them (ms)."""
         return f"{self.prefix}:unsent:{server}"
 
     def job(self, job_id: str) -> str:

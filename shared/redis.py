@@ -65,7 +65,7 @@ _PRELUDES: Final = {
     ),
     "orphans": ("_now",),
     "disown": ("_now", "_orphans"),
-    "delete": ("_now",),
+    "delete": ("_now", "_spread"),
     "compact": (),
     "attend": ("_now",),
     "absent": ("_now", "_presence"),
@@ -77,7 +77,8 @@ _PRELUDES: Final = {
     "revoke": ("_now",),
     "backlog": ("_now",),
     "milestones": (),
-    "sent": (),
+    "sent": ("_now", "_spread"),
+    "unsent": ("_now",),
     "deliver": ("_now", "_spread", "_log", "_clear"),
     "progress": (),
 }
@@ -87,7 +88,7 @@ _BODIES: Final = {"answer": "create"}
 
 _RUN_WHEN_FULL: Final = (
     *("abandon", "bury", "mend", "renew", "hang_up", "finish", "release", "cancel", "reap", "orphans", "disown"),
-    *("delete", "compact", "attend", "open", "hold", "revoke", "sent", "deliver"),
+    *("delete", "compact", "attend", "open", "hold", "revoke", "sent", "unsent", "deliver"),
 )
 """They write little and free much: a full server must cost no lease, no reader its end, and keep no key alive."""
 

@@ -14,13 +14,14 @@ end
 local function mend(prefix, id, now)
   local job = prefix .. ':job:' .. id
   local cleared = clear('hash', job) + clear('stream', prefix .. ':log:' .. id) + clear('string', 'arq:job:' .. id, prefix .. ':round')
-  local owner, priority, line, provider, model, worker =
-    unpack(redis.call('HMGET', job, 'owner', 'priority', 'line', 'provider', 'model', 'worker'))
+  local owner, priority, line, provider, model, worker, server =
+    unpack(redis.call('HMGET', job, 'owner', 'priority', 'line', 'provider', 'model', 'worker', 'server'))
   cleared = cleared + clear('list', prefix .. ':wake')
     + clear('zset', prefix .. ':present:' .. id, prefix .. ':queue', prefix .. ':lines', prefix .. ':blocked', prefix .. ':pauses',
       prefix .. ':ended', prefix .. ':orphans')
   local round = redis.call('GET', prefix .. ':round')
   if round and not tonumber(round) then cleared = cleared + redis.call('DEL', prefix .. ':round') end
+  if server then cleared = cleared + clear('zset', prefix .. ':unsent:' .. server) end
   if worker then cleared = cleared + clear('set', prefix .. ':running:' .. worker, prefix .. ':cancels:' .. worker) end
   if owner then
     local day = math.floor(now / 86400000)

@@ -6,6 +6,6 @@ local status, server = unpack(redis.call('HMGET', KEYS[1], 'status', 'server'))
 if not status then return {-1} end
 if status == 'queued' or status == 'running' then return {0} end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
-if server then redis.call('ZADD', ARGV[2] .. ':unsent:' .. server, now_ms(), ARGV[1]) end
+if server then note_unsent(ARGV[2] .. ':unsent:' .. server, ARGV[1]) end
 redis.call('ZREM', KEYS[4], ARGV[1])
 return {1, server or ''}

@@ -3,7 +3,8 @@
 --       taken so far as `settle` takes it
 for i = 3, #ARGV, 4 do
   local job = ARGV[1] .. ':job:' .. ARGV[i]
-  local held = redis.call('HMGET', job, 'worker', 'attempt', 'call')
+  -- (What is no record has no holder: a table in place of names.)
+  local held = redis.pcall('HMGET', job, 'worker', 'attempt', 'call')
   if held[1] == ARGV[2] and held[2] == ARGV[i + 1] then
     if ARGV[i + 2] ~= '' then redis.call('HSETNX', job, 'first_token_ms', ARGV[i + 2]) end
     if held[3] then redis.call('HSET', job, 'progress', ARGV[i + 3]) end
