@@ -52,7 +52,7 @@ class Client:
     def __init__(self, *urls: str, key: str | None = None) -> None:
         self.urls = urls
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.http = httpx2.AsyncClient(base_url=urls[0], headers=headers, timeout=30, trust_env=False)
+        self.http = httpx2.AsyncClient(base_url=urls[0], headers=headers, timeout=30, trust_env=False, verify=False)
 
     async def aclose(self) -> None:
         await self.http.aclose()

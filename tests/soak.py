@@ -134,7 +134,7 @@ class Soak:
         self._seed = seed
         self._ports = [free_port() for _ in range(APIS)]
         self._urls = [f"http://127.0.0.1:{port}" for port in self._ports]
-        self._http = httpx2.AsyncClient(timeout=5, trust_env=False)
+        self._http = httpx2.AsyncClient(timeout=5, trust_env=False, verify=False)
         self._processes: dict[str, Process] = {}
         self._busy: set[str] = set()
         self._scene: Scene

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,33 @@ from worker.workshop import Workshop
 ROOT = Path(__file__).parent.parent
 START_S = 20
 COMMAND_S = 5.0
+LOOKS = 50
+"""Turns of the loop in which clients that have left are noticed."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, but it notices when it is told to end, not at its next look, and waits for nobody where nobody is."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.told = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        seconds = 0
+        while not await self.on_tick(seconds * 10) and not self.told.is_set():
+            seconds += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.told.wait(), 1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for _ in range(LOOKS):
+            if not self.server_state.connections and not self.server_state.tasks:
+                for server in self.servers:
+                    server.close()
+                await self.lifespan.shutdown()
+                return
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
 
 class Api:
@@ -38,7 +65,7 @@ class Api:
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-        self._server = uvicorn.Server(config)
+        self._server = Server(config)
         self._server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
         self._task: asyncio.Task[None] | None = None
 
@@ -51,6 +78,7 @@ class Api:
     def begin_to_stop(self) -> None:
         self.app.state.rejoin.hub.end_all()
         self._server.should_exit = True
+        self._server.told.set()
 
     async def stop(self) -> None:
         assert self._task is not None
@@ -252,9 +280,6 @@ class Stack:
         return self.apis[0].url
 
     async def close(self) -> None:
-        # All at once: a uvicorn looks every tenth of a second whether it should end.
-        for api in self.apis:
-            api.begin_to_stop()
         await self._exits.aclose()
         await self.commands.close()
         await self.redis.aclose()

@@ -27,7 +27,7 @@ def openai_client(stack: Stack, api: int = 0, key: str = "any") -> openai.AsyncO
         base_url=f"{stack.apis[api].url}/v1",
         api_key=key,
         max_retries=0,
-        http_client=httpx2.AsyncClient(trust_env=False, timeout=30),
+        http_client=httpx2.AsyncClient(trust_env=False, verify=False, timeout=30),
         _strict_response_validation=True,
     )
 
@@ -44,7 +44,7 @@ def anthropic_client(stack: Stack, api: int = 0, key: str = "any") -> anthropic.
         base_url=stack.apis[api].url,
         api_key=key,
         max_retries=0,
-        http_client=httpx2.AsyncClient(trust_env=False, timeout=30),
+        http_client=httpx2.AsyncClient(trust_env=False, verify=False, timeout=30),
         _strict_response_validation=True,
     )
 

@@ -312,7 +312,7 @@ async def test_a_key_is_sent_with_each_request(bare: Stack, browser: Browser) ->
     stranger = await browser.open(bare.url, resume=True)
     await stranger.until(lambda page: page.status == "error")
     assert stranger.asked == [("GET", 401)]
-    async with httpx2.AsyncClient(base_url=bare.url, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=bare.url, trust_env=False, verify=False) as http:
         assert (await http.post("/api/chat/chat/stop", headers=bob)).status_code == 204
     bare.provider.script("m", Text("Bob's."))
     other.send()

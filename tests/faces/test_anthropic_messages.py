@@ -291,7 +291,7 @@ async def test_a_conversation_that_began_at_anthropic_goes_on_here(
     stack: Stack, claude: anthropic.AsyncAnthropic
 ) -> None:
     """Its own signatures are the provider's to judge."""
-    async with httpx2.AsyncClient(trust_env=False) as http:
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as http:
         stack.provider.script("m", Reasoning("Paris."), ToolCall("call_1", "get_weather", '{"city":"Paris"}'))
         body = {"model": "m", "messages": HI, "max_tokens": 4_000, "tools": [WEATHER], "thinking": THINKING}
         headers = {"x-api-key": "x", "anthropic-version": "2023-06-01"}

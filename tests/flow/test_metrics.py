@@ -410,7 +410,7 @@ async def test_nothing_of_anybody_is_in_a_scrape(bare: Stack) -> None:
 
 
 async def test_a_worker_serves_three_routes(place: Place) -> None:
-    async with httpx2.AsyncClient(base_url=place.worker_url, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=place.worker_url, trust_env=False, verify=False) as http:
         assert (await http.get("/livez")).status_code == 200
         ready = await http.get("/readyz")
         assert (ready.status_code, ready.headers["cache-control"]) == (200, "no-store")
@@ -440,7 +440,7 @@ async def test_what_is_no_request_costs_a_worker_nothing(place: Place) -> None:
         writer.close()
 
     async def answers() -> bool:
-        async with httpx2.AsyncClient(base_url=place.worker_url, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=place.worker_url, trust_env=False, verify=False) as http:
             try:
                 return (await http.get("/livez")).status_code == 200
             except httpx2.TransportError:
@@ -463,7 +463,7 @@ async def test_a_worker_is_not_ready_while_it_hands_over(bare: Stack) -> None:
     worker.worker._leave = slowly  # type: ignore[method-assign]
     worker.worker.handle_sig(signal.SIGTERM)
     try:
-        async with httpx2.AsyncClient(base_url=place.worker_url, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=place.worker_url, trust_env=False, verify=False) as http:
             assert (await http.get("/readyz")).status_code == 503
             assert (await http.get("/livez")).status_code == 200
         found = await scrape(place.worker_url)

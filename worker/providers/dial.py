@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import logging
+import os
 import socket
 import ssl
+from functools import cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -33,9 +35,15 @@ class Origin(NamedTuple):
     port: int
 
 
+@cache
+def _trusted(*environment: str | None) -> ssl.SSLContext:
+    """Return whom TLS trusts, as the environment says: read once, as it takes 25 ms."""
+    return httpx2.create_ssl_context()
+
+
 class Dialer:
     def __init__(self) -> None:
-        self._tls: ssl.SSLContext = httpx2.create_ssl_context()
+        self._tls = _trusted(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         self._proxies = getproxies()
         for name in ("http", "https", "all"):
             if (proxy := self._proxies.get(name)) and _way(proxy) is None:
