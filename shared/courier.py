@@ -135,7 +135,7 @@ class Courier:
         return [up, unsent]
 
     async def sweep(self) -> None:
-        """Bring what others have left, for every server that is there, until cancelled."""
+        """Bring what others have left, for every server that answers, until cancelled."""
         while self._plane.servers:
             await asyncio.sleep(SWEEP_S * random.uniform(0.5, 1))
             try:
@@ -146,7 +146,7 @@ class Courier:
 
     async def _sweep(self) -> bool:
         """Take what is due to all servers, bring it; say whether there may be more."""
-        if not (servers := self._plane.usable):
+        if not (servers := self._plane.reachable):
             return False
         args = [int(GRACE_S * 1000), int(TAKEN_S * 1000), AT_ONCE]
         found = await self._home.scripts.run("unsent", [self._keys.unsent(server) for server in servers], args)

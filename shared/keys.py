@@ -15,6 +15,11 @@ class Keys:
         """Return the names of what is kept of a job on an event server, which may be this very one."""
         return Keys(f"{self.prefix}:events")
 
+    @property
+    def written(self) -> str:
+        """String: what is written to an event server to see whether it takes writes."""
+        return f"{self.prefix}:written"
+
     def unsent(self, server: str) -> str:
         """Sorted set: jobs whose milestones are not all in their logs on an event server, by since when nobody is known
         to bring them (ms)."""

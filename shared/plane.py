@@ -13,7 +13,7 @@ from typing import Final
 from shared.errors import Unavailable
 from shared.keys import Keys
 from shared.log import Log
-from shared.redis import REDIS_FAULTS, Multiplexer, Scripts, problem
+from shared.redis import REDIS_FAULTS, Multiplexer, ResponseError, Scripts, is_full, problem
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -24,10 +24,13 @@ HOME: Final = ""
 LOOK_S: Final = 0.5
 """Between two looks at a server that is away."""
 
-CHECK_S: Final = 10.0
+CHECK_S: Final = 5.0
 """Between two looks at one that is there."""
 
 ANSWER_S: Final = 0.8
+
+WRITTEN_MS: Final = 1_000
+"""How long what is written for a look stays there."""
 
 
 class Place:
@@ -41,6 +44,8 @@ class Place:
         self.log = Log(redis, self.scripts, keys)
         self.away = name != HOME
         """Whether nothing should be begun there: it has not answered, or not well. An event server is, until it has."""
+        self.full = False
+        """Whether that is for want of memory: what ends, or frees some, is not to wait."""
         self._looked = asyncio.Event()
         redis.on_lost = self.fell_away
 
@@ -50,15 +55,16 @@ class Place:
             return
         if not self.away:
             logger.warning("the event server %s is lost", self.name)
-        self.away = True
-        self._looked.set()
+            # (One that is away is looked at soon in any case.)
+            self._looked.set()
+        self.away, self.full = True, False
 
     async def look(self) -> None:
         """See whether it may be used."""
-        was_away = self.away
+        was_away, self.full = self.away, False
         try:
             async with asyncio.timeout(ANSWER_S):
-                why = await problem(self.redis)
+                why = await self._problem()
                 if why is None and was_away:
                     await self.scripts.load()
         except (*REDIS_FAULTS, TimeoutError) as error:
@@ -69,6 +75,18 @@ class Place:
                 logger.info("the event server %s is there", self.name)
             else:
                 logger.warning("the event server %s is not to be used: %s", self.name, why)
+
+    async def _problem(self) -> str | None:
+        """Say why it must not be used, or None when it may: a write tells more than what it says of itself."""
+        why = await problem(self.redis)
+        if why is None:
+            try:
+                await self.redis.call("SET", self.keys.written, 1, "PX", WRITTEN_MS)
+            except ResponseError as error:
+                self.full = is_full(error)
+                # A full disk, a replica, too few replicas, no right: all that it could do is to refuse, job by job.
+                why = f"it takes no writes ({str(error).partition(' ')[0]})"
+        return why
 
     async def watch(self) -> None:
         """Keep `away` true, until cancelled."""
@@ -121,6 +139,11 @@ class Plane:
         """Return the event servers on which something may be begun."""
         return [name for name, place in self.servers.items() if not place.away]
 
+    @property
+    def reachable(self) -> list[str]:
+        """Return those on which something may be ended: one without memory, too."""
+        return [name for name, place in self.servers.items() if place.full or not place.away]
+
     async def start(self) -> None:
         """Look at all event servers once, then keep looking."""
         await asyncio.gather(*[place.look() for place in self.servers.values()])
@@ -133,6 +156,8 @@ class Plane:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for place in self.servers.values():
+            # It is not the server that leaves.
+            place.redis.on_lost = lambda: None
             await place.redis.close()
 
 

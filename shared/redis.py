@@ -236,6 +236,7 @@ __all__ = [
     "DataError",
     "Multiplexer",
     "RedisError",
+    "ResponseError",
     "Scripts",
     "TimeoutError",
     "connect",

@@ -56,7 +56,7 @@ class Compactor:
         log = await self._ended.look(job_id)
         done = False
         if not log.numbered:
-            if log.server != HOME and log.server not in self._plane.usable:
+            if log.server != HOME and log.server not in self._plane.reachable:
                 await self._ended.postpone(job_id)
                 return False
             place = self._plane.at(log.server)

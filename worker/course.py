@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from shared import logs
-from shared.booked import Booked
 from shared.errors import Damaged
 from shared.events import FAILED, EventId, dump, load
 from shared.metrics import CANCELLED, LISTEN
@@ -77,7 +76,10 @@ class Course:
             if is_damage(error):
                 raise
             logger.warning("job %s waits for its event server (%s)", claim.job_id, type(error).__name__)
-            await self._settle(attempt, HandedOver())
+            if isinstance(error, TimeoutError):
+                shop.plane.at(claim.server).fell_away()
+            # (It has written nothing: there is no need to wait for a writer that may be held up there.)
+            await self._hand_back(attempt)
             return False
         if there is None:
             await self._settle(attempt, Lost())
@@ -85,7 +87,7 @@ class Course:
             await self._take_over_the_end(attempt)
         elif there.top != EventId(claim.attempt, 0):
             # The records' server has lost its last writes: the log knows of an attempt that nobody else does.
-            await insist(partial(self._release, attempt, highest=there.top.attempt))
+            await self._hand_back(attempt, highest=there.top.attempt)
         else:
             attempt.log.opened(there.length)
             return True
@@ -235,13 +237,8 @@ class Course:
         log, claim, retention_s = attempt.log, attempt.claim, self._shop.settings.retention_s
         if isinstance(outcome, HandedOver):
             await self._append_rest(attempt)
-            released = await insist(partial(self._release, attempt))
-            if released is None:
-                self._shop.metrics.fenced.inc()
-                return
-            self._shop.metrics.booked(released)
             # A run is settled with the attempt that hears its end.
-            if not attempt.left_run:
+            if await self._hand_back(attempt) and not attempt.left_run:
                 self._book(attempt)
             return
         await self._shop.settle_log(attempt)
@@ -273,13 +270,16 @@ class Course:
         if left:
             self._shop.orphans.cancel(left)
 
-    async def _release(self, attempt: Attempt, highest: int | None = None) -> Booked | None:
+    async def _hand_back(self, attempt: Attempt, highest: int | None = None) -> bool:
+        """Put the job back in front of the queue; False when it is not ours any more."""
         claim, settlement = attempt.claim, attempt.settlement(HandedOver())
-        job, retention_s = (
-            (claim.job_id, claim.worker, "worker_stopped", claim.attempt),
-            self._shop.settings.retention_s,
-        )
-        return await self._shop.queue.release(*job, retention_s, settlement, highest)
+        job = (claim.job_id, claim.worker, "worker_stopped", claim.attempt)
+        release = partial(self._shop.queue.release, *job, self._shop.settings.retention_s, settlement, highest)
+        if (released := await insist(release)) is None:
+            self._shop.metrics.fenced.inc()
+            return False
+        self._shop.metrics.booked(released)
+        return True
 
     async def _end_elsewhere(self, attempt: Attempt, status: str) -> None:
         """Learn that somebody else has the job: what was to be its end is none."""

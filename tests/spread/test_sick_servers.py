@@ -1,0 +1,92 @@
+"""Event servers that are there and do not do what they are for: read-only, full, frozen."""
+
+import signal
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.faults.scene import Scene
+from tests.provider import Text, Tokens
+from tests.spread.test_event_servers import on_each, server_of
+from tests.stack import Stack, eventually
+from tests.valkey import Valkey
+
+REPLICAS = ("CONFIG", "SET", "min-replicas-to-write")
+SICK = {
+    "read-only": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+    "without replicas": ((*REPLICAS, "1"), (*REPLICAS, "0")),
+    "full": (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+}
+
+
+@pytest.mark.parametrize("sickness", SICK)
+async def test_a_server_that_takes_no_writes_is_away_and_no_attempts_are_used_up_on_it(
+    spread: Stack, sickness: str
+) -> None:
+    falls_ill, gets_well = SICK[sickness]
+    await spread.api()
+    scene = Scene(spread)
+    held = (await on_each(scene, Text("waited")))["events-1"]
+    async with Redis.from_url(spread.event_servers["events-1"]) as server:
+        await server.execute_command(*falls_ill)
+        await spread.worker()
+        await spread.apis[0].app.state.rejoin.plane.at("events-1").look()
+        later = [await scene.submit(Tokens("some words ", delay_s=0.1)) for _ in range(8)]
+        for job_id in later:
+            assert (await scene.client.all_events(job_id))[-1].event == "completed"
+        assert await spread.redis.hget(spread.keys.job(held), "attempt") == b"0"  # type: ignore[misc]
+        reader = scene.read(held)
+        await server.execute_command(*gets_well)
+    await reader.finish()
+    assert [event.event for event in reader.reading.events] == ["queued", "started", "token", "completed"]
+    await scene.assert_clean()
+
+
+async def test_a_full_servers_logs_are_made_smaller_and_ended(spread: Stack) -> None:
+    """Else it would be full for as long as anything is kept there."""
+    spread.event_servers = {"events-1": spread.event_servers["events-1"]}
+    local = await spread.worker()
+    await spread.api()
+    client = spread.client()
+    spread.provider.script("m", Tokens("one two three four five six seven ", delay_s=0.02))
+    job_id = await client.submit()
+    live = await client.all_events(job_id)
+    url, log = await spread.log_at(job_id)
+    async with Redis.from_url(url) as server:
+        await server.config_set("maxmemory", 1)
+        workshop = local.worker.workshop
+        place = workshop.plane.at("events-1")
+        await place.look()
+        assert place.away
+        workshop.compactor._age_s = 0
+        assert await workshop.compactor.run_once() == 1
+        assert await server.xlen(log) == 2
+        late = await client.all_events(job_id)
+    assert (late[0].event, late[0].data["text"]) == ("snapshot", "".join(e.data.get("text", "") for e in live))
+
+
+async def test_a_job_that_cannot_begin_on_a_frozen_server_gives_its_slot_back(
+    spread: Stack, servers: dict[str, Valkey]
+) -> None:
+    """Though its worker's writer hangs there with the tokens of others."""
+    await spread.worker()
+    await spread.api()
+    scene = Scene(spread)
+    running = await on_each(scene, Tokens("on and on " * 40, delay_s=0.02))
+    await scene.read(running["events-1"]).until("token")
+    servers["events-1"].process.send_signal(signal.SIGSTOP)
+    held = ""
+    while await server_of(spread, held) != "events-1":
+        held = await scene.submit(Text("waited"))
+
+    async def waits() -> bool:
+        status, line = await spread.redis.hmget(spread.keys.job(held), ["status", "line"])  # type: ignore[misc]
+        return bool(status == b"queued" and line == b"@events-1")
+
+    await eventually(waits, 3.5)
+    attempt = await spread.redis.hget(spread.keys.job(held), "attempt")  # type: ignore[misc]
+    assert attempt == b"1", "and is not tried again and again meanwhile"
+    servers["events-1"].process.send_signal(signal.SIGCONT)
+    reader = scene.read(held)
+    await reader.finish()
+    await scene.assert_clean()
