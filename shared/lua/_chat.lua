@@ -15,6 +15,11 @@ function chat.is_busy(prefix)
   return ARGV[16] == '' and live_answer(prefix) ~= nil
 end
 
+-- How many live jobs a new one takes the place of.
+function chat.replaces(prefix)
+  return live_answer(prefix) and 1 or 0
+end
+
 -- Make a new job the chat's answer, in the place of one that is live. Returns how many jobs are live no more.
 function chat.take(prefix, id, live_ms)
   local older = live_answer(prefix)

@@ -38,7 +38,8 @@ end
 
 if chat and chat.is_busy(prefix) then return answer('chat') end
 if taken >= tonumber(ARGV[7]) then return answer('posts', fewer_ms) end
-if jobs >= tonumber(ARGV[8]) then return answer('jobs', 0) end
+-- (One that is to be interrupted makes room, though its worker may take a moment to end it.)
+if jobs - (chat and chat.replaces(prefix) or 0) >= tonumber(ARGV[8]) then return answer('jobs', 0) end
 local spent_ms = ARGV[9] ~= '' and spent_until(prefix, owner, tonumber(ARGV[9]), now)
 if spent_ms then return answer('budget', spent_ms) end
 if redis.call('ZCARD', KEYS[3]) + redis.call('ZCARD', KEYS[8]) >= tonumber(ARGV[4]) then return answer('queue', 0) end

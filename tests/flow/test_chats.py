@@ -70,6 +70,26 @@ async def test_what_waits_is_ended_by_the_step_itself(bare: Stack) -> None:
     assert (await client.all_events(first))[-1].event == "cancelled"
 
 
+async def test_who_may_have_one_answer_may_ask_anew(bare: Stack) -> None:
+    """The one that is interrupted makes room, whether it waits or runs; nothing else does."""
+    bare.configure(max_active_jobs=1)
+    await bare.api()
+    client = bare.client()
+    bare.provider.script("m", Text("x"), Silence())
+    await ask(client)
+    waiting = await ask(client)
+    assert await live(client) == [waiting]
+    await bare.worker()
+    await client.until(waiting, "token")
+    last = await ask(client)
+    assert (await refusal(client, id="another"))[0] == 429
+
+    async def alone() -> bool:
+        return await live(client) == [last]
+
+    await eventually(alone)
+
+
 async def test_a_repeat_with_the_same_key_interrupts_nothing(stack: Stack, client: Client) -> None:
     stack.provider.script("m", Text("x"), Silence())
     first = await ask(client, key="k")
