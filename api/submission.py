@@ -86,7 +86,7 @@ async def submit(
             seat.leave()
         raise
     if not created.replayed:
-        await here.courier.try_to(created.id, created.server)
+        await here.courier.try_to(created.id, created.server, created.milestones)
     logs.note(job_id=created.id)
     telemetry.tell("rejoin.job.id", created.id)
     logger.info("job is there already" if created.replayed else "job accepted")

@@ -1,9 +1,10 @@
 """Takes what is decided about a job, on `REDIS_URL`, to its log on an event server.
 
 Whatever opens or ends an attempt is a script on `REDIS_URL`, as nowhere else is known who holds the job. It writes the
-event into the job's log there, its milestones, and notes that they are unsent. Whoever ran it brings them to the job's
-own log at once; should it die before that, or the event server be away, any worker does. Bringing them twice, late or
-by two at once changes nothing (`lua/deliver.lua`).
+event into the job's log there, its milestones, and returns them; whoever ran it brings them to the job's own log at
+once. That an end is unsent is noted in the same step: should whoever brings it die, or the event server be away, any
+worker does. The beginnings are not: a reader that finds no log has them brought, and a worker writes nothing before its
+opening is there. Bringing them twice, late or by two at once changes nothing (`lua/deliver.lua`).
 """
 
 import asyncio
@@ -16,8 +17,9 @@ from typing import Any, Final, NamedTuple
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from shared.errors import Damaged, Unavailable
+from shared.errors import Unavailable
 from shared.events import EventId
+from shared.milestones import Milestones, milestones
 from shared.plane import HOME, Place, Plane
 from shared.redis import REDIS_FAULTS, DataError, is_damage
 
@@ -64,32 +66,34 @@ class Courier:
         if self._noting is not None:
             await asyncio.wait([self._noting], timeout=PATIENCE_S)
 
-    async def deliver(self, job_id: str, server: str, worker: str = "", attempt: int = 0) -> Delivered | None:
+    async def deliver(
+        self, job_id: str, server: str, worker: str = "", attempt: int = 0, known: Milestones | None = None
+    ) -> Delivered | None:
         """Bring a job's milestones to its log on an event server; None when there is no such job any more.
 
-        `worker`: for whom `attempt` was opened; the log takes its appends from then on. Raises REDIS_FAULTS, Damaged,
-        and Unavailable for a server that this process has not been told of.
+        `worker`: for whom `attempt` was opened; the log takes its appends from then on. `known`: what the script has
+        said that has just written one of them; else they are read. Raises REDIS_FAULTS, Damaged, and Unavailable for a
+        server that this process has not been told of.
         """
         place = self._plane.at(server)
-        keys = [self._keys.job(job_id), self._keys.log(job_id)]
-        count, *rest = await self._home.scripts.run("milestones", keys, [], again=True)
+        if known is None:
+            keys = [self._keys.job(job_id), self._keys.log(job_id)]
+            known = milestones(await self._home.scripts.run("milestones", keys, [], again=True), noted=True)
         there = [place.keys.log(job_id), place.keys.job(job_id)]
-        if not count:
+        if known is None:
             await _noting(place, place.redis.call("DEL", *there))
             delivered = None
         else:
-            ttl_ms, milestones = rest
-            args = [ttl_ms, worker, attempt]
-            try:
-                for id, (event, data) in milestones:
-                    args += (id, event, data)
-            except ValueError as error:
-                raise Damaged("milestones that are no events") from error
+            args: list[Any] = [known.lives_ms, worker, attempt]
+            for event in known.events:
+                args += event
             length, top_attempt, seq, ended = await _noting(
                 place, place.scripts.run("deliver", there, args, again=True)
             )
             delivered = Delivered(length, EventId(top_attempt, seq), ended == 1)
-        self._sent[job_id] = (server, count)
+        if known is not None and not known.noted:
+            return delivered
+        self._sent[job_id] = (server, 0 if known is None else len(known.events))
         if self._noting is None:
             self._noting = asyncio.create_task(self._note_sent(), name="sent milestones")
         return delivered
@@ -98,13 +102,13 @@ class Courier:
         """Bring what there is; say whether there is such a job."""
         return await self.deliver(job_id, server) is not None
 
-    async def try_to(self, job_id: str, server: str) -> None:
-        """Bring what there is if that can be done at once; else it is left to a worker."""
+    async def try_to(self, job_id: str, server: str, known: Milestones | None = None) -> None:
+        """Bring what there is if that can be done at once; else it is left to a worker, or to a reader."""
         if server == HOME:
             return
         with suppress(*REDIS_FAULTS, TimeoutError, Unavailable):
             async with asyncio.timeout(PATIENCE_S):
-                await self.deliver(job_id, server)
+                await self.deliver(job_id, server, known=known)
 
     async def _note_sent(self) -> None:
         """Note, for all jobs of a moment at once, what has been brought. Should that fail, it is brought once more."""
@@ -122,7 +126,7 @@ class Courier:
         if not self._plane.servers:
             return []
         up = GaugeMetricFamily("rejoin_event_server_up", "Whether it answers this process.", labels=["server"])
-        unsent = GaugeMetricFamily("rejoin_unsent_jobs", "Jobs of which it lacks an opening or end.", labels=["server"])
+        unsent = GaugeMetricFamily("rejoin_unsent_jobs", "Jobs of which it lacks the end.", labels=["server"])
         servers, counts = self._plane.servers, list[int]()
         with suppress(*REDIS_FAULTS, TimeoutError):
             async with asyncio.timeout(PATIENCE_S):

@@ -24,6 +24,7 @@ from shared.errors import (
 )
 from shared.events import Answer, dump, load
 from shared.keys import ARQ_JOB, Keys
+from shared.milestones import Milestones
 from shared.prices import Rates
 from shared.queue import arq_payload
 from shared.quotas import Quota
@@ -151,6 +152,8 @@ class Created(NamedTuple):
     """False for a replayed one that is not there any more."""
     interrupted: int = 0
     """How many jobs it has ended: a waiting answer of the same chat."""
+    milestones: Milestones | None = None
+    """What is to be in its log, where that is elsewhere; None also where that has to be read."""
 
 
 class Idempotency(NamedTuple):
@@ -173,8 +176,10 @@ def _created(quota: Quota, outcome: bytes, taken: int, more_in_ms: int, live: in
     """Read the reply of `create`, or raise what was refused."""
     standings = [quotas.posts(quota, taken, more_in_ms), quotas.live_jobs(quota, live)]
     match outcome, rest:
-        case b"created", (job_id, created_ms, interrupted):
-            return Created(job_id.decode(), created_ms, standings, interrupted=interrupted)
+        case b"created", (job_id, created_ms, interrupted, position):
+            queued = (b"0-1", b"queued", b'{"position":%d}' % position)
+            first = Milestones(LIVE_TTL_S * 1000, [queued], noted=False) if position else None
+            return Created(job_id.decode(), created_ms, standings, interrupted=interrupted, milestones=first)
         case b"replayed", (job_id, created_ms, status, server):
             is_live, kept = status.decode() in LIVE, status != b""
             return Created(

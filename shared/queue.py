@@ -14,9 +14,11 @@ from arq.jobs import serialize_job
 
 from shared.booked import Booked
 from shared.clock import wall_ms
+from shared.errors import Damaged
 from shared.keys import ARQ_JOB, Keys
 from shared.limits import Limit, for_scripts, scope_of
 from shared.log import Append
+from shared.milestones import Milestones, milestones
 from shared.prices import Rates, Usage
 from shared.redis import Multiplexer, Scripts
 from shared.spent import ESTIMATE, Settlement, Spent, told
@@ -75,13 +77,15 @@ class Claim:
     """The span that submitted the job, as W3C writes it; empty without one."""
     server: str
     """The event server that its log is on; empty for the one with its record."""
+    milestones: Milestones | None
+    """What is to be in that log before anything else; None where that is not elsewhere."""
 
 
 def _claim(worker: str, raw_id: bytes, *rest: Any) -> Claim:
-    *numbers, provider, model, fallback, rates, used, run, reason, traceparent, server = rest
+    *numbers, provider, model, fallback, rates, used, run, reason, traceparent, server, opened = rest
     fields = [worker, raw_id.decode(), *numbers, provider.decode(), model.decode(), fallback]
     fields += [None if rates is None else Rates.parse(rates), Spent.parse(used), run, reason.decode("utf-8", "replace")]
-    fields += (traceparent.decode("latin-1"), server.decode())
+    fields += (traceparent.decode("latin-1"), server.decode(), milestones(opened, noted=False))
     return Claim(*fields)
 
 
@@ -134,6 +138,8 @@ class Finished(NamedTuple):
 
     cancel_ms: int | None
     """How long before somebody had asked for its end."""
+    milestones: Milestones | None = None
+    """What is to be in its log, where that is elsewhere."""
 
 
 class Pause(NamedTuple):
@@ -149,7 +155,7 @@ class Progress(NamedTuple):
     job_id: str
     attempt: int
     first_token_ms: int | None
-    """When its provider began to answer; None while it has not."""
+    """When its provider began to answer; None where that has been told."""
     usage: Usage
     """What it has taken so far, as far as one can say."""
 
@@ -212,7 +218,7 @@ class Queue:
         for raw in raw_claims:
             try:
                 claims.append(_claim(worker, *raw))
-            except (ArithmeticError, AttributeError, TypeError, ValueError):
+            except (ArithmeticError, AttributeError, Damaged, TypeError, ValueError):
                 unreadable.append(raw[0])
         booked = Booked.read(raw_booked)
         if unreadable:
@@ -249,10 +255,11 @@ class Queue:
         if held == 2:
             why, wait_ms = opened
             return Full(why.decode(), wait_ms / 1000 or None)
-        attempt, length, now_ms, used, base, run = opened
+        attempt, length, now_ms, used, base, run, told_there = opened
         return replace(
             claim, attempt=attempt, base=base, claimed_ms=now_ms, log_length=length, reason=reason,
             provider=provider, model=model, fallback=fallback, rates=rates, spent=Spent.parse(used), run=run,
+            milestones=milestones(told_there, noted=False),
         )  # fmt: skip
 
     async def hang_up(
@@ -298,8 +305,10 @@ class Queue:
         for name, value in record.items():
             args += (name, value)
         names = [keys.job(id), keys.log(id), ARQ_JOB + id, keys.running(worker), keys.cancels(worker), keys.ended]
-        done, cancel_ms = await self._scripts.run("finish", names, args)
-        return Finished(None if cancel_ms < 0 else cancel_ms) if done == 1 else None
+        done, cancel_ms, *told_there = await self._scripts.run("finish", names, args)
+        if done != 1:
+            return None
+        return Finished(None if cancel_ms < 0 else cancel_ms, milestones(told_there[0], noted=True))
 
     async def release(
         self,

@@ -23,7 +23,7 @@ MIN_VERSION: Final = (6, 2)
 _LUA: Final = Path(__file__).parent / "lua"
 
 _PRELUDES: Final = {
-    "create": ("_now", "_spread", "_quota", "_streams", "_turns", "_no_chat"),
+    "create": ("_now", "_quota", "_streams", "_turns", "_no_chat"),
     "answer": (
         *("_now", "_spread", "_log", "_bucket", "_free", "_booked", "_settle", "_orphans", "_leave_chat", "_end"),
         *("_quota", "_streams", "_turns", "_lines", "_cancel", "_chat"),
@@ -76,7 +76,7 @@ _PRELUDES: Final = {
     "tally": ("_now",),
     "revoke": ("_now",),
     "backlog": ("_now",),
-    "milestones": (),
+    "milestones": ("_now", "_spread"),
     "sent": ("_now", "_spread"),
     "unsent": ("_now",),
     "deliver": ("_now", "_spread", "_log", "_clear"),

@@ -71,7 +71,9 @@ class Course:
             return True
         try:
             async with asyncio.timeout(OPEN_S):
-                there = await shop.courier.deliver(claim.job_id, claim.server, claim.worker, claim.attempt)
+                there = await shop.courier.deliver(
+                    claim.job_id, claim.server, claim.worker, claim.attempt, claim.milestones
+                )
         except (*REDIS_FAULTS, TimeoutError) as error:
             if is_damage(error):
                 raise
@@ -260,7 +262,7 @@ class Course:
         if finished is None:
             await self._end_elsewhere(attempt, ending.status)
             return
-        await self._shop.courier.try_to(claim.job_id, claim.server)
+        await self._shop.courier.try_to(claim.job_id, claim.server, finished.milestones)
         code = outcome.failure.code if isinstance(outcome, Failed) else None
         logger.info("job ended", extra={"outcome": ending.status, "code": code})
         self._book(attempt)

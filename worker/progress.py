@@ -21,10 +21,14 @@ TICK_S: Final = 0.1
 class ProgressReports:
     """First tokens soon, all running calls as often as the lease is renewed: an estimate lags by no more than that."""
 
-    def __init__(self, queue: Queue, lease: Lease, attempts: Mapping[str, Attempt], every_s: float) -> None:
+    def __init__(
+        self, queue: Queue, lease: Lease, attempts: Mapping[str, Attempt], busy: asyncio.Event, every_s: float
+    ) -> None:
+        """`busy`: set while there are attempts."""
         self._queue = queue
         self._lease = lease
         self._attempts = attempts
+        self._busy = busy
         self._every_s = every_s / RENEWALS
         self._told: set[Attempt] = set()
         """Attempts whose first token Redis knows of."""
@@ -33,6 +37,7 @@ class ProgressReports:
         """Report until cancelled."""
         due_s = 0.0
         while True:
+            await self._busy.wait()
             await asyncio.sleep(TICK_S)
             heard = [
                 attempt
@@ -47,13 +52,12 @@ class ProgressReports:
             if not news:
                 continue
             try:
-                await self._queue.report_progress(self._lease.worker, [_progress(attempt) for attempt in news])
+                await self._queue.report_progress(self._lease.worker, [self._progress(attempt) for attempt in news])
             except REDIS_FAULTS as error:
                 logger.warning("progress not told (%s)", type(error).__name__)
                 continue
             self._told.update(news)
 
-
-def _progress(attempt: Attempt) -> Progress:
-    claim = attempt.claim
-    return Progress(claim.job_id, claim.attempt, attempt.first_token_ms, attempt.estimate())
+    def _progress(self, attempt: Attempt) -> Progress:
+        first_token_ms = None if attempt in self._told else attempt.first_token_ms
+        return Progress(attempt.claim.job_id, attempt.claim.attempt, first_token_ms, attempt.estimate())

@@ -124,12 +124,12 @@ class Workshop:
         )  # fmt: skip
         self._reaper = Reaper(self.queue, self.lease, settings.max_attempts, settings.retention_s, self.metrics)
         self.compactor = Compactor(Ended(self._leading, self.keys), self.plane)
-        self._progress = ProgressReports(self.queue, self.lease, self.attempts, settings.lease_s)
         self.providers = Providers(settings)
         self.runs = OrphanedRuns(self._leading, leading, self.keys)
         self.orphans = Orphans(self.runs, self.providers, self._subscriber, self.keys)
         self._busy = asyncio.Event()
         """There are attempts, or were a moment ago."""
+        self._progress = ProgressReports(self.queue, self.lease, self.attempts, self._busy, settings.lease_s)
         self._early_cancels: set[str] = set()
         """Cancels that overtook the reply to their job's claim; a renewal repeats what is forgotten here."""
         self.broken = asyncio.Event()

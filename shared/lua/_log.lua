@@ -15,12 +15,13 @@ local function tell(log, lines)
   redis.call('PUBLISH', log, lines)
 end
 
--- Add one event and tell; have it taken to where the log is, if that is elsewhere.
-local function say(log, id, event, data)
+-- Add one event and tell; have it taken to where the log is, if that is elsewhere. Not so an opening (`own`): whoever has it writes
+-- nothing before he has brought it there himself; should he die before that, it says nothing that the next one does not.
+local function say(log, id, event, data, own)
   local added = add(log, id, event, data)
   if added then
     tell(log, id .. '\n' .. event .. '\n' .. data)
-    send_on(string.match(log, '^(.*):log:(.*)$'))
+    if not own then send_on(string.match(log, '^(.*):log:(.*)$')) end
   end
   return added
 end

@@ -5,15 +5,15 @@
 -- ARGV: job id, worker, attempt that failed, reason ('' to go on with the run), provider and model as JSON without braces,
 --       provider, model, number of the fallback, what a token costs there ('' for unknown), key prefix, how to settle the
 --       failed call, the limits by scope as JSON ('' for none), bookmark of a run that is left behind ('' for none)
--- Returns {1, attempt, log length, now, used in all, base, bookmark of the run that goes on or ''}, also of a repeat after a
---         lost reply; {0} when the job is not this worker's any more;
+-- Returns {1, attempt, log length, now, used in all, base, bookmark of the run that goes on or '', its milestones, if its
+--         log is elsewhere}, also of a repeat after a lost reply; {0} when the job is not this worker's any more;
 --         {2, reason, ms until there is room (0: not known)} when it has to wait.
 local id, worker, failed, provider, model, prefix = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[6], ARGV[7], ARGV[10]
 local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'input_estimate')
 if record[1] ~= 'running' or record[2] ~= worker then return {0} end
 local attempt, now = failed + 1, now_ms()
 if tonumber(record[3]) == failed and ARGV[4] == '' then
-  if not say(KEYS[2], attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. ARGV[5] .. '}') then return {0} end
+  if not say(KEYS[2], attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. ARGV[5] .. '}', true) then return {0} end
   redis.call('HSET', KEYS[1], 'attempt', attempt)
 elseif tonumber(record[3]) == failed then
   settle(prefix, id, ARGV[11], now)
@@ -36,7 +36,7 @@ elseif tonumber(record[3]) == failed then
     end
   end
   local opened = say(KEYS[2], attempt .. '-0', 'restarted',
-    '{"attempt":' .. attempt .. ',"reason":"' .. ARGV[4] .. '",' .. ARGV[5] .. '}')
+    '{"attempt":' .. attempt .. ',"reason":"' .. ARGV[4] .. '",' .. ARGV[5] .. '}', true)
   if not opened then return {0} end
   redis.call('HSET', KEYS[1], 'attempt', attempt, 'base', attempt,
     'target', ARGV[5], 'provider', provider, 'model', model, 'fallback', ARGV[8])
@@ -51,5 +51,6 @@ elseif tonumber(record[3]) == failed then
 elseif tonumber(record[3]) ~= attempt then
   return {0}
 end
-record = redis.call('HMGET', KEYS[1], 'used', 'base', 'run')
-return {1, attempt, redis.call('XLEN', KEYS[2]), now, record[1], tonumber(record[2]), record[3] or ''}
+record = redis.call('HMGET', KEYS[1], 'used', 'base', 'run', 'server')
+return {1, attempt, redis.call('XLEN', KEYS[2]), now, record[1], tonumber(record[2]), record[3] or '',
+  record[4] and milestones_of(KEYS[1], KEYS[2]) or {}}

@@ -6,7 +6,8 @@
 --       the limits by scope as JSON ('' for none), the servers with logs that this worker can write to, each behind a space
 -- Returns {lease held (0 or 1), {{id, attempt, base, request, created ms, started ms, now, log length,
 --          provider, model, fallbacks used, what a token costs there, used in all, bookmark of the provider's run or '',
---          why it begins ('' for the first), the span that submitted it, the server that its log is on ('' for this one)}, …},
+--          why it begins ('' for the first), the span that submitted it, the server that its log is on ('' for this one),
+--          its milestones, if that is another}, …},
 --          {discarded ids}, ms until the next line is to be looked at (-1: a call or a job will say so), what it has booked}.
 local worker, at_most, lease_ms, prefix = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local AWAY_MS = 1000 -- until another look at jobs whose logs are on a server that a worker cannot write to
@@ -143,11 +144,11 @@ local function open(id, record)
   redis.call('HDEL', job, 'restart_reason')
   local opened
   if attempt == 1 or goes_on then
-    opened = say(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record.target .. '}')
+    opened = say(log, attempt .. '-0', 'started', '{"attempt":' .. attempt .. ',' .. record.target .. '}', true)
   else
     redis.call('HDEL', job, 'first_token_ms')
     opened = say(log, attempt .. '-0', 'restarted',
-      '{"attempt":' .. attempt .. ',"reason":"' .. (record.restart_reason or 'worker_lost') .. '",' .. record.target .. '}')
+      '{"attempt":' .. attempt .. ',"reason":"' .. (record.restart_reason or 'worker_lost') .. '",' .. record.target .. '}', true)
   end
   if opened then
     redis.call('HSETNX', job, 'call', attempt)
@@ -155,7 +156,8 @@ local function open(id, record)
     local length = redis.call('XLEN', log)
     claimed[#claimed + 1] = {id, attempt, base, record.request, tonumber(record.created_ms), tonumber(started), now, length,
       record.provider, record.model, tonumber(record.fallback or 0), record.rates, record.used, record.run or '',
-      attempt == 1 and '' or record.restart_reason or 'worker_lost', record.traceparent or '', record.server or ''}
+      attempt == 1 and '' or record.restart_reason or 'worker_lost', record.traceparent or '', record.server or '',
+      record.server and milestones_of(job, log) or {}}
   else
     -- Without its log nobody could read it.
     redis.call('SREM', KEYS[4], id)

@@ -6,7 +6,8 @@
 --       API process that streams the job ('' for none), streams of the owner there, streams in all, ms its word is good for,
 --       retention ms of the chat's answer that it interrupts ('' for none), then the record's fields and values
 -- Returns {outcome, POSTs of the last minute, ms until they are fewer, the owner's live jobs, …}, where … is for
---   'created'   job id, created ms, jobs that it has ended (its chat's waiting answer); also of a repeat after a lost reply
+--   'created'   job id, created ms, jobs that it has ended (its chat's waiting answer), its position in the queue;
+--               of a repeat after a lost reply 0 and 0
 --   'replayed'  job id, created ms, status ('' when the job is gone), the server that its log is on ('' for this one)
 --   'mismatch'  nothing: the idempotency key stands for another request
 --   'chat'      nothing: the chat has a live answer, which is not to be interrupted
@@ -22,7 +23,7 @@ local function answer(outcome, ...)
 end
 
 local existing = redis.call('HGET', KEYS[1], 'created_ms')
-if existing then return answer('created', id, tonumber(existing), 0) end
+if existing then return answer('created', id, tonumber(existing), 0, 0) end
 
 local stored = key and redis.call('GET', key)
 if stored then
@@ -58,7 +59,6 @@ local turn, position = take_turn(prefix, id, owner, priority, provider, model, c
 redis.call('HSET', KEYS[1], 'turn', turn)
 redis.call('XADD', KEYS[2], '0-1', 'queued', '{"position":' .. position .. '}')
 redis.call('PEXPIRE', KEYS[2], live_ms)
-send_on(prefix, id)
 
 redis.call('ZADD', KEYS[5], created, id)
 redis.call('PEXPIRE', KEYS[5], live_ms)
@@ -83,4 +83,4 @@ if grace_s then
 end
 
 if redis.call('LLEN', KEYS[7]) < redis.call('ZCARD', KEYS[3]) then redis.call('LPUSH', KEYS[7], 1) end
-return answer('created', id, now, interrupted)
+return answer('created', id, now, interrupted, position)

@@ -9,12 +9,10 @@ clear('stream', KEYS[1])
 clear('hash', KEYS[2])
 local log = KEYS[1]
 
-local function ended()
-  local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-  return top and LAST[top[2][1]] or false
-end
-
-local over = ended()
+local there = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+local over = there and LAST[there[2][1]] or false
+-- Of one that has ended its end has said how long it is kept.
+local late = over and not LAST[ARGV[#ARGV - 1]]
 for i = 4, #ARGV, 3 do
   if over then break end
   local id, event, data = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -25,12 +23,12 @@ for i = 4, #ARGV, 3 do
     if attempt ~= next_attempt or tonumber(next_seq) > tonumber(seq) then id = next_id(log) end
     over = true
   end
-  local there = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   if not there then
     redis.call('XADD', log, id, event, data)
+    there = true
     tell(log, id .. '\n' .. event .. '\n' .. data)
   else
-    local added = say(log, id, event, data)
+    local added = say(log, id, event, data, true)
     if added and event == 'restarted' then redis.call('HDEL', KEYS[2], 'first_token_ms') end
   end
 end
@@ -38,6 +36,8 @@ local attempt, seq = 0, 0
 local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 if top then attempt, seq = string.match(top[1], '^(%d+)-(%d+)$') end
 if ARGV[2] ~= '' and not over and attempt == ARGV[3] then redis.call('HSET', KEYS[2], 'worker', ARGV[2]) end
-redis.call('PEXPIRE', log, ARGV[1])
-redis.call('PEXPIRE', KEYS[2], ARGV[1])
+if not late then
+  redis.call('PEXPIRE', log, ARGV[1])
+  redis.call('PEXPIRE', KEYS[2], ARGV[1])
+end
 return {redis.call('XLEN', log), tonumber(attempt), tonumber(seq), over and 1 or 0}

@@ -4,14 +4,16 @@
 --       is left behind ('' for none), seq of the first event, entries before it, number of events,
 --       then per event: name, data, then the record's fields and values
 -- Returns {1 when it ended so, also before (a repeat after a lost reply), 0 when the job is not this worker's any more;
---          ms since somebody asked for its end, -1 when nobody did}.
+--          ms since somebody asked for its end, -1 when nobody did; its milestones, if its log is elsewhere}.
 local id, worker, attempt, status = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local record = redis.call('HMGET', KEYS[1], 'status', 'worker', 'attempt', 'owner', 'chat', 'cancel_ms', 'server')
 if record[2] ~= worker or record[3] ~= attempt then return {0, -1} end
 local now = now_ms()
 local asked = tonumber(record[6] or '')
-local ended = {1, asked and now - asked or -1}
-if record[1] == status then return ended end
+local function ended()
+  return {1, asked and now - asked or -1, record[7] and milestones_of(KEYS[1], KEYS[2]) or {}}
+end
+if record[1] == status then return ended() end
 if record[1] ~= 'running' then return {0, -1} end
 
 local count = tonumber(ARGV[11])
@@ -30,4 +32,4 @@ redis.call('SREM', KEYS[5], id)
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
 leave_chat(record[5], id, ARGV[5])
-return ended
+return ended()

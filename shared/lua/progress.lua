@@ -1,5 +1,5 @@
 -- Keep what a worker says of calls whose tokens are on other servers: what is known of them should it be lost.
--- ARGV: key prefix, worker, then per job: id, attempt, when its provider began to answer (ms; '' while it has not), what the call has
+-- ARGV: key prefix, worker, then per job: id, attempt, when its provider began to answer (ms; '' where that has been told), what the call has
 --       taken so far as `settle` takes it
 for i = 3, #ARGV, 4 do
   local job = ARGV[1] .. ':job:' .. ARGV[i]

@@ -16,7 +16,7 @@ from tests.stack import Stack, eventually
 def nobody_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if each process had died between what it decided and where that is told."""
 
-    async def nothing(courier: Courier, job_id: str, server: str) -> None:
+    async def nothing(*_: object) -> None:
         return None
 
     monkeypatch.setattr(Courier, "try_to", nothing)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from deploy.doctor import examine
 from shared.courier import Courier
 from shared.plane import Place
+from shared.redis import Scripts
 from tests.client import Event, body, text
 from tests.faults.conftest import LEASE_S
 from tests.faults.scene import Scene
@@ -159,7 +160,7 @@ async def test_stop_stops_a_job_whose_event_server_is_away(spread: Stack, server
 async def test_what_nobody_brought_is_brought_by_a_worker(spread: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if each process had died between what it decided and where that is told."""
 
-    async def nothing(courier: Courier, job_id: str, server: str) -> None:
+    async def nothing(*_: object) -> None:
         return None
 
     await spread.worker()
@@ -300,6 +301,10 @@ async def test_milestones_come_once_in_whatever_order_they_are_brought(spread: S
     assert await bring("w3", 3, queued, first, second, ("3-0", "restarted", "{}")) == [5, 2, 2, 1], (
         "nothing behind an end"
     )
+    assert await place.redis.call("PTTL", names[0]) <= 60_000
+    late = await place.scripts.run("deliver", names, [600_000, "", 0, *queued, *first])
+    assert late == [5, 2, 2, 1]
+    assert await place.redis.call("PTTL", names[0]) <= 60_000, "kept as long as its end has said"
     entries = [entry async for page in place.log.pages(job_id) for entry in page]
     assert [str(entry.id) for entry in entries] == ["0-1", "1-0", "2-0", "2-1", "2-2"]
     assert await place.redis.call("PTTL", names[0]) > 0
@@ -432,6 +437,29 @@ async def test_readers_hear_of_each_token_from_the_server_that_has_it(spread: St
     assert text(events) == "firstmany many many tokens last"
     about = [command for command in seen if job_id in command and "many" in command]
     assert not about
+
+
+async def test_a_job_costs_the_control_server_one_call_more(spread: Stack) -> None:
+    """Whatever decides something says what is to be told: nothing is read for that. That the end is told is noted."""
+    await spread.worker()
+    await spread.api()
+    client, gate = spread.client(), spread.provider.gate()
+    spread.provider.script("m", Text("a"), Wait(gate))
+    scripts = Scripts(spread.commands)
+    await scripts.load()
+    of_a_job = ("create", "claim", "milestones", "sent", "progress", "append", "finish")
+    names = {scripts.sha(name): name for name in of_a_job}
+    async with spread.redis.monitor() as monitor:
+        job_id = await client.submit()
+        async with aclosing(client.events(job_id)) as events:  # type: ignore[type-var]
+            async for event in events:
+                if event.event == "token":
+                    gate.open()
+        await eventually(lambda: _none_unsent(spread))
+        await spread.redis.echo("over")
+        seen = [said["command"].split() async for said in _until(monitor, "over") if said["client_type"] != "lua"]
+    run = [names[words[1]] for words in seen if words[0].upper() == "EVALSHA" and words[1] in names]
+    assert [name for name in run if name not in ("claim", "progress")] == ["create", "finish", "sent"]
 
 
 async def _until(monitor: Any, word: str) -> AsyncIterator[dict[str, Any]]:
