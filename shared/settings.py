@@ -167,7 +167,7 @@ def _split_stream_urls(value: object) -> object:
             continue
         url, _, name = part.rstrip(", ").partition("#")
         _check_redis_url(url)
-        name = name or url.partition("://")[2].rpartition("@")[2].partition("?")[0].strip("/")
+        name = name or url.partition("?")[0].partition("://")[2].rpartition("@")[2].strip("/")
         if not _STREAM_NAME.fullmatch(name):
             raise ValueError(
                 "a server needs a name of letters, digits and _.:/- behind its URL: redis://host:6379/0#events-1"

@@ -179,3 +179,23 @@ def test_the_names_of_clients_are_no_mistake_beside_a_server(monkeypatch: pytest
         monkeypatch.setenv(name, "x")
     assert load_settings("api").api_keys == {}
     assert {URL_NAME, KEY_NAME, MODEL_NAME} == CLIENT_NAMES
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("redis://10.0.0.1:6379", "10.0.0.1:6379"),
+        ("redis://user:canary@host:6379/2", "host:6379/2"),
+        ("rediss://host/0?ssl_ca_certs=", "host/0"),
+        ("redis://host:1/0?sentinel_password=p@canary", "host:1/0"),
+        ("redis+sentinel://:canary@a:1/service/0?sentinel_password=p@canary", "a:1/service/0"),
+        ("redis://user:canary@host:6379/2#events-1", "events-1"),
+    ],
+)
+def test_the_name_of_an_event_server_has_nothing_of_a_password(
+    monkeypatch: pytest.MonkeyPatch, url: str, name: str
+) -> None:
+    """It is in logs, metrics and records."""
+    monkeypatch.setenv("REJOIN_AUTH", "off")
+    monkeypatch.setenv("REJOIN_STREAM_URLS", url)
+    assert list(load_settings("api").stream_urls) == [name]
