@@ -12,8 +12,12 @@ from tests.stack import eventually
 from tests.valkey import Valkey, binary, free_port
 
 SERVICE = "rejoin"
-DOWN_AFTER_MS = (1000, 3000, 4000)
-"""One finds out first and leads the fail-over, with the others' votes: all at once, each would vote for itself."""
+PATIENT_MS = 60_000
+"""How long a server may be silent while nothing is tried with it: a busy machine is no fail-over."""
+
+QUICK_MS = (500, 2000, 3000)
+"""And then. One finds out first and leads, with the others' votes: all at once, each would vote for itself."""
+
 QUICK = ("info-period", 300, "ask-period", 100, "publish-period", 500)
 """In place of 10 s, 1 s, 2 s: also how soon a primary that comes back is made a replica."""
 
@@ -21,7 +25,7 @@ QUICK = ("info-period", 300, "ask-period", 100, "publish-period", 500)
 class Sentinel:
     """One sentinel process."""
 
-    def __init__(self, folder: Path, primary_port: int, down_after_ms: int) -> None:
+    def __init__(self, folder: Path, primary_port: int) -> None:
         self.port = free_port()
         self._folder = folder / f"sentinel-{self.port}"
         self._folder.mkdir()
@@ -32,7 +36,7 @@ class Sentinel:
             f"dir {self._folder}",
             "loglevel warning",
             f"sentinel monitor {SERVICE} 127.0.0.1 {primary_port} 1",
-            f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
+            f"sentinel down-after-milliseconds {SERVICE} {PATIENT_MS}",
             f"sentinel failover-timeout {SERVICE} 4000",
         ]
         self._config.write_text("\n".join(lines) + "\n")
@@ -59,6 +63,9 @@ class Sentinel:
         finally:
             await sentinel.close()
 
+    async def set(self, *names_and_values: Any) -> None:
+        assert await self.ask("SENTINEL", "SET", SERVICE, *names_and_values) == b"OK"
+
     async def content(self) -> bool:
         """Say whether this sentinel knows the others, and a replica that could take over."""
         primary = _pairs(await self.ask("SENTINEL", "MASTER", SERVICE))
@@ -83,7 +90,7 @@ class Watched:
     def __init__(self, folder: Path, *config: str) -> None:
         self.first = self._server(folder, "first", *config)
         self.second = self._server(folder, "second", "--replicaof", "127.0.0.1", str(self.first.port), *config)
-        self.sentinels = [Sentinel(folder, self.first.port, down_after_ms) for down_after_ms in DOWN_AFTER_MS]
+        self.sentinels = [Sentinel(folder, self.first.port) for _ in QUICK_MS]
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         self.url = f"redis+sentinel://{hosts}/{SERVICE}/0"
 
@@ -113,6 +120,14 @@ class Watched:
             return {await sentinel.primary_port() for sentinel in self.sentinels} == {server.port}
 
         await eventually(agreed, timeout_s)
+
+    async def missed(self) -> None:
+        """Have the sentinels miss the first server, and return when they have promoted the second."""
+        for sentinel, down_after_ms in zip(self.sentinels, QUICK_MS, strict=True):
+            await sentinel.set("down-after-milliseconds", down_after_ms)
+        await self.promoted(self.second)
+        for sentinel in self.sentinels:
+            await sentinel.set("down-after-milliseconds", PATIENT_MS)
 
     async def switch(self) -> None:
         """Have the primary and its replica change places, both alive, as an operator would."""

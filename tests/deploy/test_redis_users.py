@@ -189,7 +189,7 @@ async def test_sentinels_and_replicas_with_their_own_users_fail_over(prefix: str
                 await redis.config_set("masteruser", "replica")
                 await redis.config_set("masterauth", PASSWORD)
         for sentinel in servers.sentinels:
-            await sentinel.ask("SENTINEL", "SET", "rejoin", "auth-user", "sentinel", "auth-pass", PASSWORD)
+            await sentinel.set("auth-user", "sentinel", "auth-pass", PASSWORD)
             await sentinel.ask("ACL", "SETUSER", "rejoin", *rules("rejoin", "sentinel-users.acl.template", prefix))
         async with Redis.from_url(servers.first.url) as redis:
             # Everybody has to come again, with a name.

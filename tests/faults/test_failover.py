@@ -45,10 +45,10 @@ async def two_apis(stack: Stack) -> list[str]:
     return [f"http://127.0.0.1:{port}" for port in ports]
 
 
-async def accepted(scene: Scene, model: str) -> bool:
+async def accepted(scene: Scene, model: str, api: int = 0) -> bool:
     """POST, and say whether it was taken; either is said within a second."""
     asked_s = time.monotonic()
-    response = await scene.client.http.post("/v1/jobs", json=body(model))
+    response = await scene.client.http.post(f"{scene.urls[api]}/v1/jobs", json=body(model))
     assert time.monotonic() - asked_s < 1.5, "1 s, and what a busy machine takes"
     if response.status_code == 202:
         scene.accept(response.json()["id"], model)
@@ -72,6 +72,22 @@ async def clients(server: Valkey) -> list[str]:
     ]
     others = ("client|list", "psetex", "zcard")
     return [line["cmd"] for line in lines if not line["name"].startswith("sentinel") and line["cmd"] not in others]
+
+
+async def left(server: Valkey) -> bool:
+    return not await clients(server)
+
+
+async def judge(scene: Scene) -> None:
+    """Have the oracle judge. A snapshot alone may step back: to readers who had seen what is lost.
+
+    That is what a primary has told clients in its last turn, and not its replica.
+    """
+    found = await scene.verdict(30)
+    assert [violation for violation in found if not violation.startswith("ids_rise")] == []
+    for reading in scene.record.readings:
+        back = [after for before, after in pairwise(reading.events) if after.key <= before.key]
+        assert [event.event for event in back] in ([], ["snapshot"])
 
 
 async def streams_at(scene: Scene, stack: Stack, then: str = "") -> list[Process]:
@@ -99,23 +115,23 @@ async def test_a_primary_that_is_lost_in_mid_answer_is_followed_to_its_replica(
         servers.first.kill()
     else:
         servers.first.process.send_signal(signal.SIGSTOP)
-    model = scene.script(Text("posted after it"))
-    assert not await accepted(scene, model)
-    promoting = asyncio.create_task(servers.promoted(servers.second))
+    assert not await accepted(scene, scene.script(Text("too early")))
+    promoting = asyncio.create_task(servers.missed())
     while not promoting.done():
         await accepted(scene, scene.script(Text("posted in between")))
     await promoting
-    await eventually(lambda: accepted(scene, model), 3)
+    for api in range(len(scene.urls)):
+        await eventually(lambda api=api: accepted(scene, scene.script(Text("posted after it")), api), 3)  # type: ignore[misc]
     # Who was the primary comes back, and for seconds still takes itself for it.
     if how == "killed":
         servers.first.start()
     else:
         servers.first.process.send_signal(signal.SIGCONT)
-    assert await scene.verdict(30) == []
+    await judge(scene)
     assert {scene.record.statuses[job_id] for job_id in scene.record.accepted} == {"completed"}
     assert all(worker.running for worker in workers)
     await eventually(lambda: is_replica(servers.first), 20)
-    assert await clients(servers.first) == []
+    await eventually(lambda: left(servers.first), 3)
     if how == "killed":
         # (Who was frozen finds what was sent before anybody knew.)
         old = connect(servers.first.url)
@@ -140,17 +156,12 @@ async def test_what_a_replica_had_not_received_is_lost_and_nothing_is_mixed(serv
     streaming = [(reader, count) for reader, count in zip(scene.readers, seen, strict=True) if not reader.ended]
     await eventually(lambda: all(len(reader.reading.events) > count + 5 for reader, count in streaming))
     servers.first.kill()
-    await servers.promoted(servers.second)
-    found = await scene.verdict(30)
-    assert [violation for violation in found if not violation.startswith("ids_rise")] == []
-    for reading in scene.record.readings:
-        back = [after for before, after in pairwise(reading.events) if after.key <= before.key]
-        assert [event.event for event in back] in ([], ["snapshot"])
+    await servers.missed()
+    await judge(scene)
     statuses = scene.record.statuses
     assert {statuses[job_id] for job_id in scene.record.accepted} == {"completed"}
     assert scene.record.texts[done] == "done before"
-    begun_again = [job_id for job_id in scene.record.accepted if "restarted" in scene.names(job_id)]
-    assert len(begun_again) == STREAMS
+    assert sum(len(calls) == 2 for calls in scene.record.calls.values()) == STREAMS
     assert all(worker.running for worker in workers)
 
 
@@ -175,11 +186,7 @@ async def test_a_primary_that_changes_places_with_its_replica_is_left_by_everybo
     while not promoting.done():
         await accepted(scene, scene.script(Text("posted in between")))
     await promoting
-
-    async def all_moved() -> bool:
-        return not await clients(servers.first)
-
-    await eventually(all_moved, 3)
+    await eventually(lambda: left(servers.first), 3)
     await eventually(lambda: accepted(scene, scene.script(Text("posted after it"))), 15)
     assert await scene.verdict(30) == []
     assert {scene.record.statuses[job_id] for job_id in scene.record.accepted} == {"completed"}
