@@ -6,7 +6,7 @@ One connection a server for all logs, and per job one look-up a message, however
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
@@ -39,6 +39,8 @@ STALL_S: Final = 30.0
 EXIT_SPREAD_S: Final = 2.0
 """Over how long a process that is told to exit ends its streams: its readers do not all come back at once."""
 
+RECORDS_SPREAD_S: Final = 1.0
+"""Over how long readers on event servers look what is known of their jobs, when the records' server was gone."""
 
 CLOCK_S: Final = 10.0
 """Between two looks at each server's clock, while anybody reads."""
@@ -124,6 +126,26 @@ class Watch:
             reader.doubt()
 
 
+class Records:
+    """Hears of no news, but of gaps: the server with the records may have come back as another one.
+
+    Whoever reads on an event server would not notice that his job, or its end, is not known any more.
+    """
+
+    def __init__(self, watches: Mapping[str, Watch]) -> None:
+        self._watches = watches
+
+    def message(self, payload: bytes) -> None:
+        pass
+
+    def gap(self) -> None:
+        loop = asyncio.get_running_loop()
+        for watch in self._watches.values():
+            if watch.ear.place.name != HOME:
+                # Not all at once: it has just come back.
+                loop.call_later(random.uniform(0, RECORDS_SPREAD_S), watch.gap)
+
+
 class Hub:
     def __init__(
         self,
@@ -165,6 +187,9 @@ class Hub:
     async def start(self) -> None:
         for ear in self._ears.values():
             await ear.subscriber.start()
+        if len(self._ears) > 1:
+            home = self._ears[HOME]
+            home.subscriber.subscribe(home.place.keys.records, Records(self._watches))
         await self._attendance.start()
         await self._streams.start()
         self._ticker = asyncio.create_task(self._tick(), name="stalls and exit")
@@ -208,6 +233,8 @@ class Hub:
         """
         ear = self._ears.get(server)
         if ear is None:
+            if seat is not None:
+                seat.leave()
             raise Unavailable(f"REJOIN_STREAM_URLS has no {server!r}.")
         watch = self._watches.get(job_id)
         if watch is None:

@@ -16,6 +16,11 @@ class Keys:
         return Keys(f"{self.prefix}:events")
 
     @property
+    def records(self) -> str:
+        """Channel: on which nothing is said; who listens learns that the connection to the records was lost."""
+        return f"{self.prefix}:records"
+
+    @property
     def written(self) -> str:
         """String: what is written to an event server to see whether it takes writes."""
         return f"{self.prefix}:written"

@@ -127,6 +127,10 @@ class Plane:
             raise Unavailable(f"REJOIN_STREAM_URLS has no {name!r}.")
         return place
 
+    def knows(self, name: str) -> bool:
+        """Say whether this process has been told of a server."""
+        return name == HOME or name in self.servers
+
     def choose(self, job_id: str) -> str:
         """Return where a new job's log is to be kept: spread by its id over the servers that are there."""
         candidates = [place for place in self._open if not place.away] or self._open

@@ -22,6 +22,7 @@ from api.state import State, state
 from api.stream import LogResponse
 from api.submission import submit
 from shared.clock import iso
+from shared.errors import Unavailable
 from shared.events import CANCELLED, Answer, EventId, dump
 from shared.jobs import CancelOutcome, Job, Status
 from shared.plane import HOME
@@ -146,7 +147,7 @@ async def cancel(request: Request, caller: Asking, job_id: JobId) -> Response:
         try:
             async with asyncio.timeout(TEXT_S):
                 whole = await _whole(here, caller, job)
-        except (*REDIS_FAULTS, TimeoutError):
+        except (*REDIS_FAULTS, TimeoutError, Unavailable):
             if job.server == HOME:
                 raise
             # It is stopped all the same.
@@ -157,14 +158,12 @@ async def cancel(request: Request, caller: Asking, job_id: JobId) -> Response:
 
 async def cancel_and_wait(here: State, job: Job) -> CancelOutcome:
     """Cancel a job and wait, not for ever, until its end is written."""
+    if not here.plane.knows(job.server):
+        # Its end cannot be waited for here, but it is stopped.
+        return await _cancel(here, job)
     reader = here.hub.attach(job.id, EventId(0, 1), server=job.server)
     try:
-        async with deadline():
-            outcome = await here.jobs.cancel(job.id, here.settings.retention_s)
-        if outcome in ("cancelled_before_start", "cancelled"):
-            # By this script: what runs is ended, and counted, by its worker.
-            here.metrics.ended(CANCELLED)
-            await here.courier.try_to(job.id, job.server)
+        outcome = await _cancel(here, job)
         if outcome != "cancelling":
             return outcome
         async with asyncio.timeout(CONFIRM_S), aclosing(reader.batches()) as batches:
@@ -176,6 +175,16 @@ async def cancel_and_wait(here: State, job: Job) -> CancelOutcome:
     finally:
         here.hub.detach(reader)
     return "cancelling"
+
+
+async def _cancel(here: State, job: Job) -> CancelOutcome:
+    async with deadline():
+        outcome = await here.jobs.cancel(job.id, here.settings.retention_s)
+    if outcome in ("cancelled_before_start", "cancelled"):
+        # By this script: what runs is ended, and counted, by its worker.
+        here.metrics.ended(CANCELLED)
+        await here.courier.try_to(job.id, job.server)
+    return outcome
 
 
 async def _whole(here: State, caller: Caller, job: Job) -> dict[str, Any]:
