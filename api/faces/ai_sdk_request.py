@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from api.faces.ai_sdk_messages import UIMessage, conversation
-from api.faces.extras import Extras, job_request
+from api.faces.extras import Generation, job_request
 from api.faces.target import Target, default_target, target
 from api.problems import refused
 from api.state import State
@@ -15,7 +15,7 @@ from shared.requests import JobRequest
 ChatId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class UIChatRequest(Extras):
+class UIChatRequest(Generation):
     """What `useChat` sends, and beside it, by its `body`, what the page wants of a job."""
 
     id: ChatId
@@ -26,16 +26,7 @@ class UIChatRequest(Extras):
     provider: str | None = None
     model: str | None = None
     system: str | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    stop: str | list[str] | None = None
-    seed: int | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    response_format: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
-    metadata: dict[str, Any] | None = None
     chat_policy: Literal["interrupt", "reject"] | None = None
 
     def target(self, here: State) -> Target:
@@ -63,15 +54,6 @@ class UIChatRequest(Extras):
             model=target.model,
             messages=conversation(self.messages, thoughts),
             system=self.system,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            stop=self.stop,
-            seed=self.seed,
-            tools=self.tools,
-            tool_choice=self.tool_choice,
-            response_format=self.response_format,
             reasoning=self.reasoning,
-            metadata=self.metadata,
-            **self.extras(),
+            **{**self.terms(), **self.extras()},
         )

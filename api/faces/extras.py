@@ -25,6 +25,24 @@ class Extras(BaseModel):
         return {name: value for name in Extras.model_fields if (value := getattr(self, name)) is not None}
 
 
+class Generation(Extras):
+    """The same for faces whose words for a generation are our own, which nearly are OpenAI's."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+
+    def terms(self) -> dict[str, Any]:
+        """Return all of these as a job's fields."""
+        return {name: getattr(self, name) for name in Generation.model_fields.keys() - Extras.model_fields.keys()}
+
+
 def job_request(**fields: Any) -> JobRequest:
     """Return the job that a face's request stands for; None is a field that is not set. Raises its problem."""
     try:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.faces.extras import Extras, job_request
+from api.faces.extras import Generation, job_request
 from api.faces.target import Target
 from api.problems import refused
 from shared.requests import JobRequest
@@ -17,22 +17,13 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
-class ChatRequest(Extras):
+class ChatRequest(Generation):
     """What OpenAI's clients send. Fields that only concern OpenAI's own service are taken and mean nothing here."""
 
     model: str
     messages: list[dict[str, Any]]
-    max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    stop: str | list[str] | None = None
-    seed: int | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    response_format: dict[str, Any] | None = None
     reasoning_effort: str | None = None
-    metadata: dict[str, Any] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -68,21 +59,13 @@ class ChatRequest(Extras):
             raise refused("invalid_request", "max_tokens", "differs from max_completion_tokens")
         # Who holds the connection wants the answer: it is given up with the connection.
         behaviour = {"on_disconnect": "cancel", **self.extras()}
+        terms = {**self.terms(), "max_tokens": next(iter(limits), None)}
         return job_request(
             provider=target.provider,
             model=target.model,
             messages=[_message(message) for message in self.messages],
-            max_tokens=next(iter(limits), None),
-            temperature=self.temperature,
-            top_p=self.top_p,
-            stop=self.stop,
-            seed=self.seed,
-            tools=self.tools,
-            tool_choice=self.tool_choice,
-            response_format=self.response_format,
             reasoning=None if self.reasoning_effort is None else {"effort": self.reasoning_effort},
-            metadata=self.metadata,
-            **behaviour,
+            **{**terms, **behaviour},
         )
 
 
