@@ -35,7 +35,12 @@ end
 local attempt, seq = 0, 0
 local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 if top then attempt, seq = string.match(top[1], '^(%d+)-(%d+)$') end
-if ARGV[2] ~= '' and not over and attempt == ARGV[3] then redis.call('HSET', KEYS[2], 'worker', ARGV[2]) end
+if over then
+  -- Who has lost the job may not know yet: a second append would fit behind the end, the first of them being refused for it.
+  redis.call('HDEL', KEYS[2], 'worker')
+elseif ARGV[2] ~= '' and attempt == ARGV[3] then
+  redis.call('HSET', KEYS[2], 'worker', ARGV[2])
+end
 if not late then
   redis.call('PEXPIRE', log, ARGV[1])
   redis.call('PEXPIRE', KEYS[2], ARGV[1])

@@ -12,6 +12,8 @@ from redis.asyncio import Redis
 
 from deploy.doctor import examine
 from shared.courier import Courier
+from shared.events import EventId
+from shared.log import Append
 from shared.plane import Place
 from shared.redis import Scripts
 from tests.client import Event, body, text
@@ -308,6 +310,28 @@ async def test_milestones_come_once_in_whatever_order_they_are_brought(spread: S
     entries = [entry async for page in place.log.pages(job_id) for entry in page]
     assert [str(entry.id) for entry in entries] == ["0-1", "1-0", "2-0", "2-1", "2-2"]
     assert await place.redis.call("PTTL", names[0]) > 0
+
+
+async def test_a_zombie_writes_nothing_behind_an_end(spread: Stack) -> None:
+    """Its next append is refused, as the end stands there; the one behind that would just fit."""
+    await spread.api()
+    state = spread.apis[0].app.state.rejoin
+    job_id = await Scene(spread).submit()
+    place: Place = state.plane.at(await server_of(spread, job_id))
+    names, queued = [place.keys.log(job_id), place.keys.job(job_id)], ("0-1", "queued", "{}")
+    opened = [*queued, "1-0", "started", '{"attempt":1}']
+    await place.scripts.run("deliver", names, [60_000, "zombie", 1, *opened])
+
+    async def append(seq: int) -> bool:
+        token = ("token", b'{"text":"x"}')
+        return (await place.log.append([Append(job_id, "zombie", EventId(1, seq), seq + 1, [token])]))[0]
+
+    assert await append(1)
+    await place.scripts.run("deliver", names, [60_000, "", 0, *opened, "1-1", "failed", "{}"])
+    assert [await append(2), await append(3)] == [False, False]
+    await place.scripts.run("deliver", names, [60_000, "", 0, *opened, "1-1", "failed", "{}"])
+    entries = [entry async for page in place.log.pages(job_id) for entry in page]
+    assert [entry.event for entry in entries] == ["queued", "started", "token", "failed"]
 
 
 async def test_a_deleted_job_leaves_nothing_on_its_event_server(spread: Stack) -> None:
