@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import random
+import re
 import resource
 import signal
 import statistics
@@ -27,7 +28,7 @@ from typing import Any
 import httpx2
 from redis.asyncio import Redis
 
-from tests.client import body
+from tests.client import Event, body
 from tests.faults.proxy import Proxy, sha
 from tests.faults.scene import Scene
 from tests.provider import Call, Delay, HttpError, ScriptedProvider, Step, Tokens
@@ -217,7 +218,7 @@ class Soak:
                 found.append(f"{name} has {rss_mb:.0f} MB, had {older_mb:.0f}")
             found += [f"{name}: {fault}" for fault in sorted(_faults(process.lines))]
         self.stack.provider.forget()
-        return found
+        return found + [line for job_id in _named(found) for line in _story(scene, job_id)]
 
     async def _job(self, plan: Plan, round_: int) -> None:
         choose, scene = random.Random(plan.number), self._scene
@@ -406,7 +407,8 @@ class Soak:
                 left.append(f"{clients} connections")
             for name in self._events:
                 async with Redis.from_url(self._servers[name].valkey.url) as events:
-                    left += [f"{key.decode()} on {name}" async for key in events.scan_iter(count=1000)]
+                    written = keys.on_event_servers().written.encode()
+                    left += [f"{key.decode()} on {name}" async for key in events.scan_iter() if key != written]
                     if len(await events.client_list()) > WORKERS + APIS * 2 + 4:
                         left.append(f"too many connections to {name}")
             return left
@@ -415,6 +417,26 @@ class Soak:
             await eventually(lambda: _none(flat), LEASE_S + 4)
             return found
         return found + [f"left in Redis: {name}" for name in (await flat())[:20]]
+
+
+def _named(found: Sequence[str]) -> list[str]:
+    """Return the jobs that violations name, a few of them."""
+    return sorted(set(re.findall(r"job_[0-9a-f]{32}", "\n".join(found))))[:5]
+
+
+def _story(scene: Scene, job_id: str) -> list[str]:
+    """Return what is known of a job: what its log has, what each reader saw, when it was called."""
+    calls = [f"{call.started_at:.3f}-{call.ended_at or 0:.3f}" for call in scene.record.calls[job_id]]
+    lines = [f"{job_id} {scene.record.statuses.get(job_id)}, provider called {', '.join(calls)}"]
+    lines.append(f"  log: {_brief(scene.record.logs.get(job_id, []))}")
+    readings = [reading for reading in scene.record.readings if reading.job_id == job_id]
+    return [*lines, *(f"  seen: {_brief(reading.events)}" for reading in readings)]
+
+
+def _brief(events: Sequence[Event]) -> str:
+    """Return events by id and name, and the data of all but texts."""
+    shown = [f"{event.id} {event.event}" + ("" if event.event == "token" else f" {event.data}") for event in events]
+    return "; ".join(shown if len(shown) < 16 else [*shown[:4], "…", *shown[-8:]])
 
 
 async def _none(look: Any) -> bool:
