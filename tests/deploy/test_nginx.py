@@ -15,7 +15,8 @@ from tests.faults.reader import stream
 from tests.faults.scene import Scene
 from tests.keys import SECRET
 from tests.provider import Stamps, Text, Tokens, Wait
-from tests.stack import Stack
+from tests.scrape import scrape
+from tests.stack import Stack, eventually
 from tests.valkey import free_port
 
 AT_ONCE_S = 0.1
@@ -62,7 +63,11 @@ async def test_events_of_many_streams_pass_at_once(bare: Stack, nginx: StartNgin
     for job in jobs:
         await asyncio.wait_for(client.until(job, "token"), 5)
     readers = [[asyncio.create_task(lengths(url + path)) for url in (urls[0], front.url)] for path in paths]
-    await asyncio.sleep(0.1)
+
+    async def all_read() -> bool:
+        return (await scrape(*urls))("rejoin_streams_open") == 2 * len(jobs)
+
+    await eventually(all_read)
     gate.open()
     late = []
     for direct, through in readers:
