@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from shared.settings import Settings
 from tests.deploy.files import (
     API_PORT,
     API_STOPS_S,
@@ -27,6 +28,7 @@ FILE = ROOT / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
 TLS: dict[str, Any] = yaml.safe_load((DEPLOY / "nginx" / "compose.tls.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+EVENTS: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.events.yaml").read_text())
 TEMPLATE = (DEPLOY / "nginx" / "rejoin.conf.template").read_text()
 
 
@@ -39,7 +41,8 @@ def test_every_setting_that_is_named_is_one() -> None:
 
 
 def test_secrets_come_from_the_environment_and_have_no_default() -> None:
-    text = FILE.read_text() + (DEPLOY / "nginx" / "compose.tls.yaml").read_text()
+    overrides = (DEPLOY / "nginx" / "compose.tls.yaml", DEPLOY / "compose.events.yaml")
+    text = "".join(path.read_text() for path in (FILE, *overrides))
     secret = SERVICES["api"]["environment"]["REJOIN_SECRET"]
     assert re.fullmatch(r"\$\{REJOIN_SECRET:\?[^}]+\}", secret), "compose refuses to start without it, with these words"
     assert SERVICES["api"]["environment"]["REJOIN_AUTH"] == "required"
@@ -98,6 +101,22 @@ def test_valkey_keeps_everything_and_forgets_nothing() -> None:
     assert (options["--maxmemory"], SERVICES["valkey"]["deploy"]["resources"]["limits"]["memory"]) == ("1gb", "2g")
 
 
+def test_event_servers_are_told_to_all_and_are_kept_like_the_first_one() -> None:
+    named = {name for name, service in EVENTS["services"].items() if "image" in service}
+    for name in ("api", "worker"):
+        (setting,) = EVENTS["services"][name].items()
+        told = Settings(_env_file=None, **setting[1])
+        assert setting[0] == "environment"
+        assert told.stream_urls == {server: f"redis://{server}:6379/0" for server in named}
+    assert len(named) == 2
+    for name in named:
+        service = EVENTS["services"][name]
+        assert service["volumes"] == [f"{name}:/data"]
+        assert name in EVENTS["volumes"]
+        assert {**service, "volumes": 0} == {**SERVICES["valkey"], "volumes": 0}
+    assert not named & set(SERVICES)
+
+
 def test_nginx_is_given_what_its_template_asks_for() -> None:
     environment = SERVICES["nginx"]["environment"]
     assert set(re.findall(r"\$\{(\w+)\}", TEMPLATE)) == set(environment)
@@ -128,7 +147,8 @@ def test_compose_itself_takes_the_files_and_refuses_without_the_secret(tmp_path:
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
         pytest.skip("there is no docker compose")
-    files = ["-f", str(FILE), "-f", str(DEPLOY / "nginx" / "compose.tls.yaml")]
+    overrides = (DEPLOY / "nginx" / "compose.tls.yaml", DEPLOY / "compose.events.yaml")
+    files = ["-f", str(FILE), *(word for path in overrides for word in ("-f", str(path)))]
     command = [docker, "compose", *files, "--profile", "metrics", "config", "--quiet"]
     environment = {**os.environ, "TLS_DIR": str(tmp_path), "GRAFANA_PASSWORD": "x"}
     environment.pop("REJOIN_SECRET", None)

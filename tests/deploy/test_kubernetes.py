@@ -43,7 +43,7 @@ def container(name: str) -> dict[str, Any]:
 
 
 def test_every_file_is_applied_or_left_to_choose() -> None:
-    named = {*KUSTOMIZATION["resources"], "kustomization.yaml", "keda.yaml", "hpa.yaml"}
+    named = {*KUSTOMIZATION["resources"], "kustomization.yaml", "keda.yaml", "hpa.yaml", "events.yaml"}
     assert {path.name for path in FOLDER.iterdir()} == named
     assert {found["kind"] for found in ALL}.isdisjoint({"Secret", "Namespace"}), "secrets are by reference only"
 
@@ -182,6 +182,31 @@ def test_api_processes_are_scaled_by_the_share_of_a_core_that_is_planned_with_an
         assert scaled[least] == WORKLOADS[scaled["scaleTargetRef"]["name"]]["spec"]["replicas"] == 2
     down = SCALED_API["spec"]["behavior"]["scaleDown"]["policies"]
     assert down == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
+
+
+def test_event_servers_are_kept_like_the_first_one_and_reached_by_whom_they_serve() -> None:
+    servers, service, inward, outward = documents(FOLDER / "events.yaml")
+    pod, first = servers["spec"]["template"], WORKLOADS["rejoin-valkey"]["spec"]["template"]
+    (only,), (valkey,) = pod["spec"]["containers"], first["spec"]["containers"]
+    assert {**only, "resources": 0} == {**valkey, "resources": 0}
+    assert servers["spec"]["volumeClaimTemplates"] == WORKLOADS["rejoin-valkey"]["spec"]["volumeClaimTemplates"]
+    assert pod["spec"]["securityContext"] == first["spec"]["securityContext"]
+    labels = pod["metadata"]["labels"]
+    assert servers["spec"]["selector"]["matchLabels"] == labels == service["spec"]["selector"]
+    assert service["spec"]["clusterIP"] == "None", "each pod has a name of its own"
+    assert service["metadata"]["name"] == servers["spec"]["serviceName"]
+    assert not of("Service")["rejoin-valkey"]["spec"]["selector"].items() <= labels.items()
+    assert inward["spec"]["podSelector"]["matchLabels"] == labels
+    assert inward["spec"]["ingress"] == of("NetworkPolicy")["rejoin-valkey"]["spec"]["ingress"]
+    (who,) = outward["spec"]["podSelector"]["matchExpressions"]
+    components = {WORKLOADS[name]["metadata"]["labels"]["app.kubernetes.io/component"] for name in OURS}
+    assert set(who["values"]) == components
+    (way,) = outward["spec"]["egress"]
+    assert way["to"][0]["podSelector"]["matchLabels"].items() <= labels.items()
+    guide = (DEPLOY.parent / "docs" / "DEPLOYING.md").read_text()
+    for pod_number in range(servers["spec"]["replicas"]):
+        host = f"rejoin-events-{pod_number}.rejoin-events:6379"
+        assert host in guide, "in REJOIN_STREAM_URLS of the secret"
 
 
 def test_kustomize_builds_it() -> None:
