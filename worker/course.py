@@ -238,19 +238,28 @@ class Course:
         """Write the end, or pass the job on, until Redis has taken it."""
         log, claim, retention_s = attempt.log, attempt.claim, self._shop.settings.retention_s
         if isinstance(outcome, HandedOver):
-            await self._append_rest(attempt)
+            if not self._shop.plane.at(claim.server).away:
+                # (Else it goes without: what is on its way there still is fenced by the next opening.)
+                await self._append_rest(attempt)
             # A run is settled with the attempt that hears its end.
             if await self._hand_back(attempt) and not attempt.left_run:
                 self._book(attempt)
             return
-        await self._shop.settle_log(attempt)
         if isinstance(outcome, Lost):
+            await self._shop.settle_log(attempt)
             await self._disown(attempt)
             return
+        if claim.server == HOME:
+            await self._shop.settle_log(attempt)
+            written = True
+        else:
+            # Its event server may be away for long, and jobs of others are to run meanwhile.
+            with self._shop.slots.rest_after(KEPT_S):
+                written = await self._append_rest(attempt)
         ending, left = attempt.ending(outcome), attempt.left_run
         if claim.server == HOME:
             last = log.close(ending.event, ending.data)
-        elif await self._append_pending(attempt):
+        elif written:
             last = log.milestone(ending.event, ending.data, claim.log_length)
             if claim.base == claim.attempt and attempt.first_token_ms is not None:
                 ending.record["first_token_ms"] = attempt.first_token_ms
@@ -298,13 +307,9 @@ class Course:
             attempt.booked = True
             self._shop.metrics.settled_at(claim.provider, claim.model, settlement, claim.rates)
 
-    async def _append_rest(self, attempt: Attempt) -> None:
-        """Append what an attempt has not appended yet, for the next one to go on from."""
+    async def _append_rest(self, attempt: Attempt) -> bool:
+        """Append what an attempt has not appended yet; say whether the log has taken it."""
         await self._shop.settle_log(attempt)
-        await self._append_pending(attempt)
-
-    async def _append_pending(self, attempt: Attempt) -> bool:
-        """Append what the writer has let go of; say whether the log has taken it."""
         # (Half a character is kept for the next attempt where that hears the other half.)
         rest = attempt.log.take(whole=attempt.run is None)
         if rest is None:

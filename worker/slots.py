@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 KEPT_S: Final = 2.0
@@ -43,6 +43,16 @@ class Slots:
             yield
         finally:
             self._resting -= 1
+
+    @contextmanager
+    def rest_after(self, wait_s: float) -> Iterator[None]:
+        """Take no slot for as long as this takes longer than that."""
+        with ExitStack() as stack:
+            timer = asyncio.get_running_loop().call_later(wait_s, stack.enter_context, self.rest())
+            try:
+                yield
+            finally:
+                timer.cancel()
 
     @contextmanager
     def claim(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -30,11 +30,11 @@ async def server_of(stack: Stack, job_id: str) -> str:
     return "" if found is None else found.decode()
 
 
-async def on_each(scene: Scene, *steps: Step) -> dict[str, str]:
+async def on_each(scene: Scene, *steps: Step, then: Sequence[Sequence[Step]] = ()) -> dict[str, str]:
     """Return one job on each event server."""
     found: dict[str, str] = {}
     while len(found) < len(scene.stack.event_servers):
-        job_id = await scene.submit(*steps)
+        job_id = await scene.submit(*steps, then=then)
         found.setdefault(await server_of(scene.stack, job_id), job_id)
     return found
 

@@ -1,12 +1,13 @@
 """Event servers that are there and do not do what they are for: read-only, full, frozen."""
 
+import asyncio
 import signal
 
 import pytest
 from redis.asyncio import Redis
 
 from tests.faults.scene import Scene
-from tests.provider import Text, Tokens
+from tests.provider import Text, Tokens, Wait
 from tests.spread.test_event_servers import on_each, server_of
 from tests.stack import Stack, eventually
 from tests.valkey import Valkey
@@ -89,4 +90,46 @@ async def test_a_job_that_cannot_begin_on_a_frozen_server_gives_its_slot_back(
     servers["events-1"].process.send_signal(signal.SIGCONT)
     reader = scene.read(held)
     await reader.finish()
+    await scene.assert_clean()
+
+
+async def test_whole_answers_that_wait_for_their_server_keep_no_slot(spread: Stack, servers: dict[str, Valkey]) -> None:
+    spread.configure(max_jobs=1)
+    await spread.worker()
+    await spread.api()
+    scene, gate = Scene(spread), spread.provider.gate()
+    held = ""
+    while await server_of(spread, held) != "events-1":
+        held, _ = await scene.running(Text("a"), Wait(gate), Text("b"))
+        if await server_of(spread, held) != "events-1":
+            await scene.cancel(held)
+    servers["events-1"].kill()
+    gate.open()
+    for _ in range(3):
+        other = await scene.submit(Text("c"))
+        assert await server_of(spread, other) == "events-2"
+        await scene.read(other).finish(8)
+    assert await spread.redis.hget(spread.keys.job(held), "status") == b"running"  # type: ignore[misc]
+    servers["events-1"].start()
+    await scene.assert_clean()
+    assert scene.record.texts[held] == "ab"
+
+
+async def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_server_that_is_away(
+    spread: Stack, servers: dict[str, Valkey]
+) -> None:
+    local = await spread.worker()
+    await spread.api()
+    scene = Scene(spread)
+    words = [Tokens("on and on " * 20, delay_s=0.02)]
+    running = await on_each(scene, *words, then=[words])
+    for job_id in running.values():
+        await scene.read(job_id).until("token")
+    servers["events-1"].kill()
+    await eventually(lambda: local.worker.workshop.writers["events-1"].pending > 0)
+    await asyncio.wait_for(local.stop(), 3)
+    status, attempt = await spread.redis.hmget(spread.keys.job(running["events-1"]), ["status", "attempt"])  # type: ignore[misc]
+    assert (status, attempt) == (b"queued", b"1")
+    servers["events-1"].start()
+    await spread.worker()
     await scene.assert_clean()
