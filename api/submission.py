@@ -87,12 +87,14 @@ async def submit(
         raise
     if not created.replayed:
         await here.courier.try_to(created.id, created.server, created.milestones)
+        if created.interrupted is not None:
+            await here.courier.try_to(*created.interrupted)
     logs.note(job_id=created.id)
     telemetry.tell("rejoin.job.id", created.id)
     logger.info("job is there already" if created.replayed else "job accepted")
     if not created.replayed:
         here.metrics.submitted.inc()
-        for _ in range(created.interrupted):
+        if created.interrupted is not None:
             here.metrics.ended(CANCELLED)
     headers = {"X-Job-ID": created.id, **limit_headers(created.standings)}
     if created.replayed:

@@ -150,8 +150,8 @@ class Created(NamedTuple):
     """The event server that its log is on; empty for the one with its record."""
     kept: bool = True
     """False for a replayed one that is not there any more."""
-    interrupted: int = 0
-    """How many jobs it has ended: a waiting answer of the same chat."""
+    interrupted: tuple[str, str] | None = None
+    """The job that it has ended, a waiting answer of the same chat, and the event server that the log of that is on."""
     milestones: Milestones | None = None
     """What is to be in its log, where that is elsewhere; None also where that has to be read."""
 
@@ -179,7 +179,8 @@ def _created(quota: Quota, outcome: bytes, taken: int, more_in_ms: int, live: in
         case b"created", (job_id, created_ms, interrupted, position):
             queued = (b"0-1", b"queued", b'{"position":%d}' % position)
             first = Milestones(LIVE_TTL_S * 1000, [queued], noted=False) if position else None
-            return Created(job_id.decode(), created_ms, standings, interrupted=interrupted, milestones=first)
+            older = (interrupted[0].decode("utf-8", "replace"), interrupted[1].decode()) if interrupted else None
+            return Created(job_id.decode(), created_ms, standings, interrupted=older, milestones=first)
         case b"replayed", (job_id, created_ms, status, server):
             is_live, kept = status.decode() in LIVE, status != b""
             return Created(

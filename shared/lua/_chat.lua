@@ -20,12 +20,12 @@ function chat.replaces(prefix)
   return live_answer(prefix) and 1 or 0
 end
 
--- Make a new job the chat's answer, in the place of one that is live. Returns how many jobs are live no more.
+-- Make a new job the chat's answer, in the place of one that is live. Returns that one, if it is live no more.
 function chat.take(prefix, id, live_ms)
   local older = live_answer(prefix)
   redis.call('SET', chat.key, id, 'PX', live_ms)
-  if not older then return 0 end
+  if not older then return nil end
   -- What is damaged is nobody's answer, and holds nobody up.
   local done, how = pcall(cancel_job, prefix, older, ARGV[16])
-  return done and how ~= 'cancelling' and 1 or 0
+  return done and how ~= 'cancelling' and older or nil
 end

@@ -6,8 +6,8 @@
 --       API process that streams the job ('' for none), streams of the owner there, streams in all, ms its word is good for,
 --       retention ms of the chat's answer that it interrupts ('' for none), then the record's fields and values
 -- Returns {outcome, POSTs of the last minute, ms until they are fewer, the owner's live jobs, …}, where … is for
---   'created'   job id, created ms, jobs that it has ended (its chat's waiting answer), its position in the queue;
---               of a repeat after a lost reply 0 and 0
+--   'created'   job id, created ms, the job that it has ended (its chat's waiting answer) and the server that the log of that is on,
+--               {} for none, its position in the queue; of a repeat after a lost reply {} and 0
 --   'replayed'  job id, created ms, status ('' when the job is gone), the server that its log is on ('' for this one)
 --   'mismatch'  nothing: the idempotency key stands for another request
 --   'chat'      nothing: the chat has a live answer, which is not to be interrupted
@@ -23,7 +23,7 @@ local function answer(outcome, ...)
 end
 
 local existing = redis.call('HGET', KEYS[1], 'created_ms')
-if existing then return answer('created', id, tonumber(existing), 0, 0) end
+if existing then return answer('created', id, tonumber(existing), {}, 0) end
 
 local stored = key and redis.call('GET', key)
 if stored then
@@ -48,8 +48,8 @@ if process ~= '' and not open_stream(prefix, owner, process, here, most_streams,
   return answer('streams', 0)
 end
 
-local interrupted = chat and chat.take(prefix, id, live_ms) or 0
-jobs = jobs - interrupted
+local interrupted = chat and chat.take(prefix, id, live_ms)
+if interrupted then jobs = jobs - 1 end
 redis.call('HSET', KEYS[1], 'status', 'queued', 'created_ms', now, 'attempt', 0, 'losses', 0, 'owner', owner, unpack(ARGV, 17))
 redis.call('PEXPIRE', KEYS[1], live_ms)
 redis.call('SET', KEYS[4], ARGV[2], 'PX', live_ms)
@@ -83,4 +83,5 @@ if grace_s then
 end
 
 if redis.call('LLEN', KEYS[7]) < redis.call('ZCARD', KEYS[3]) then redis.call('LPUSH', KEYS[7], 1) end
-return answer('created', id, now, interrupted, position)
+local ended = interrupted and {interrupted, redis.call('HGET', prefix .. ':job:' .. interrupted, 'server') or ''} or {}
+return answer('created', id, now, ended, position)

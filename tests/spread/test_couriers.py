@@ -8,6 +8,7 @@ import pytest
 
 from shared.courier import Courier
 from tests.client import Client
+from tests.faults.scene import Scene
 from tests.provider import Text
 from tests.stack import Stack, eventually
 
@@ -140,3 +141,20 @@ async def test_what_a_worker_says_of_its_calls_is_kept_beside_a_record_that_is_n
     calls = [part for name in ("bad", "good") for part in (name, 1, 5, "{}")]
     await bare.apis[0].app.state.rejoin.scripts.run("progress", [], [bare.prefix, "w", *calls])
     assert await bare.redis.hmget(good, ["first_token_ms", "progress"]) == [b"5", b"{}"]  # type: ignore[misc]
+
+
+async def test_an_answer_that_is_interrupted_while_it_waits_is_told_so_without_a_worker(bare: Stack) -> None:
+    await bare.api()
+    client = bare.client()
+    asked = {
+        "id": "one",
+        "model": "openai/m",
+        "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}],
+    }
+    async with client.http.stream("POST", "/api/chat", json=asked) as older:
+        reader = Scene(bare).read(older.headers["x-job-id"])
+        await reader.until("queued")
+        async with client.http.stream("POST", "/api/chat", json=asked) as newer:
+            assert newer.status_code == 200
+            await reader.finish(5)
+    assert [event.event for event in reader.reading.events] == ["queued", "cancelled"]
