@@ -6,7 +6,7 @@ One connection a server for all logs, and per job one look-up a message, however
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +21,7 @@ from shared.errors import Unavailable
 from shared.events import Entry, EventId
 from shared.metrics import ApiMetrics
 from shared.plane import HOME, Place
+from shared.redis import REDIS_FAULTS
 from shared.redis_clock import RedisClock
 from shared.subscriber import Subscriber
 
@@ -39,8 +40,8 @@ STALL_S: Final = 30.0
 EXIT_SPREAD_S: Final = 2.0
 """Over how long a process that is told to exit ends its streams: its readers do not all come back at once."""
 
-RECORDS_SPREAD_S: Final = 1.0
-"""Over how long readers on event servers look what is known of their jobs, when the records' server was gone."""
+RECORDS_S: Final = 1.0
+"""How long after the records' server has come back it is asked for the jobs that are read on event servers."""
 
 CLOCK_S: Final = 10.0
 """Between two looks at each server's clock, while anybody reads."""
@@ -127,23 +128,17 @@ class Watch:
 
 
 class Records:
-    """Hears of no news, but of gaps: the server with the records may have come back as another one.
+    """Hears of no news, but of gaps: the server with the records may have come back as another one."""
 
-    Whoever reads on an event server would not notice that his job, or its end, is not known any more.
-    """
-
-    def __init__(self, watches: Mapping[str, Watch]) -> None:
-        self._watches = watches
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+        """Whether it was gone, and nobody has looked yet what that means for who reads on event servers."""
 
     def message(self, payload: bytes) -> None:
         pass
 
     def gap(self) -> None:
-        loop = asyncio.get_running_loop()
-        for watch in self._watches.values():
-            if watch.ear.place.name != HOME:
-                # Not all at once: it has just come back.
-                loop.call_later(random.uniform(0, RECORDS_SPREAD_S), watch.gap)
+        self.lost.set()
 
 
 class Hub:
@@ -179,6 +174,8 @@ class Hub:
         self._clocks: asyncio.Task[None] | None = None
         self._ending_since_s: float | None = None
         self._ticker: asyncio.Task[None] | None = None
+        self._records = Records()
+        self._records_watch: asyncio.Task[None] | None = None
 
     @property
     def open_streams(self) -> int:
@@ -189,17 +186,18 @@ class Hub:
             await ear.subscriber.start()
         if len(self._ears) > 1:
             home = self._ears[HOME]
-            home.subscriber.subscribe(home.place.keys.records, Records(self._watches))
+            home.subscriber.subscribe(home.place.keys.records, self._records)
         await self._attendance.start()
         await self._streams.start()
         self._ticker = asyncio.create_task(self._tick(), name="stalls and exit")
         self._beats = asyncio.create_task(self._beat(), name="heartbeats")
         self._clocks = asyncio.create_task(self._keep_clock(), name="looks at Redis' clock")
-        for task in (self._ticker, self._beats, self._clocks):
+        self._records_watch = asyncio.create_task(self._watch_records(), name="looks at records")
+        for task in (self._ticker, self._beats, self._clocks, self._records_watch):
             task.add_done_callback(_tell_of_end)
 
     async def stop(self) -> None:
-        for task in (self._ticker, self._beats, self._clocks):
+        for task in (self._ticker, self._beats, self._clocks, self._records_watch):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -335,6 +333,25 @@ class Hub:
             await asyncio.sleep(CLOCK_S)
             if not self._watches:
                 self._reading.clear()
+
+    async def _watch_records(self) -> None:
+        """Let go of readers on event servers whose jobs the records have lost: no end will come there, nor a gap.
+
+        All others read on meanwhile, however long the records' server takes to answer.
+        """
+        while True:
+            await self._records.lost.wait()
+            self._records.lost.clear()
+            await asyncio.sleep(RECORDS_S * random.uniform(0.5, 1))
+            elsewhere = [id for id, watch in self._watches.items() if watch.ear.place.name != HOME]
+            try:
+                unknown = await self._courier.unknown(elsewhere)
+            except REDIS_FAULTS:
+                self._records.lost.set()
+                continue
+            for job_id in unknown:
+                if (watch := self._watches.get(job_id)) is not None:
+                    watch.gap()
 
     def _look_at(self, readers: list[Reader], when_s: float) -> None:
         self._due.setdefault(int(when_s / self._beat_s) + 1, []).extend(readers)

@@ -10,7 +10,7 @@ opening is there. Bringing them twice, late or by two at once changes nothing (`
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -101,6 +101,11 @@ class Courier:
     async def refresh(self, job_id: str, server: str) -> bool:
         """Bring what there is; say whether there is such a job."""
         return await self.deliver(job_id, server) is not None
+
+    async def unknown(self, job_ids: Sequence[str]) -> list[str]:
+        """Return those of which there is no record any more."""
+        exists = [self._home.redis.read("EXISTS", self._keys.job(job_id)) for job_id in job_ids]
+        return [job_id for job_id, there in zip(job_ids, await asyncio.gather(*exists), strict=True) if not there]
 
     async def try_to(self, job_id: str, server: str, known: Milestones | None = None) -> None:
         """Bring what there is if that can be done at once; else it is left to a worker, or to a reader."""

@@ -29,6 +29,8 @@ CHECK_S: Final = 5.0
 
 ANSWER_S: Final = 0.8
 
+FULL: Final = "it has no memory left"
+
 WRITTEN_MS: Final = 1_000
 """How long what is written for a look stays there."""
 
@@ -46,6 +48,7 @@ class Place:
         """Whether nothing should be begun there: it has not answered, or not well. An event server is, until it has."""
         self.full = False
         """Whether that is for want of memory: what ends, or frees some, is not to wait."""
+        self._loaded = False
         self._looked = asyncio.Event()
         redis.on_lost = self.fell_away
 
@@ -57,19 +60,21 @@ class Place:
             logger.warning("the event server %s is lost", self.name)
             # (One that is away is looked at soon in any case.)
             self._looked.set()
-        self.away, self.full = True, False
+        self.away, self.full, self._loaded = True, False, False
 
     async def look(self) -> None:
         """See whether it may be used."""
-        was_away, self.full = self.away, False
+        was_away = self.away
         try:
             async with asyncio.timeout(ANSWER_S):
                 why = await self._problem()
-                if why is None and was_away:
+                if why in (None, FULL) and not self._loaded:
                     await self.scripts.load()
+                    self._loaded = True
         except (*REDIS_FAULTS, TimeoutError) as error:
             why = f"it does not answer ({type(error).__name__})"
-        self.away = why is not None
+            self._loaded = False
+        self.away, self.full = why is not None, why == FULL
         if self.away != was_away:
             if why is None:
                 logger.info("the event server %s is there", self.name)
@@ -83,9 +88,8 @@ class Place:
             try:
                 await self.redis.call("SET", self.keys.written, 1, "PX", WRITTEN_MS)
             except ResponseError as error:
-                self.full = is_full(error)
-                # A full disk, a replica, too few replicas, no right: all that it could do is to refuse, job by job.
-                why = f"it takes no writes ({str(error).partition(' ')[0]})"
+                # No memory, a full disk, a replica, too few replicas, no right: it could only refuse, job by job.
+                why = FULL if is_full(error) else f"it takes no writes ({str(error).partition(' ')[0]})"
         return why
 
     async def watch(self) -> None:

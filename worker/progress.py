@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 TICK_S: Final = 0.1
 """How late Redis knows of an attempt's first token."""
 
+RETRY_S: Final = 1.0
+
 
 class ProgressReports:
     """First tokens soon, all running calls as often as the lease is renewed: an estimate lags by no more than that."""
@@ -55,6 +57,7 @@ class ProgressReports:
                 await self._queue.report_progress(self._lease.worker, [self._progress(attempt) for attempt in news])
             except REDIS_FAULTS as error:
                 logger.warning("progress not told (%s)", type(error).__name__)
+                await asyncio.sleep(RETRY_S)
                 continue
             self._told.update(news)
 

@@ -23,6 +23,7 @@ from api.streams import Seat
 from shared.errors import JobNotFound
 from shared.events import START, Entry, EventId
 from shared.jobs import Job
+from shared.plane import HOME
 from shared.quotas import quota_of
 
 router = APIRouter(route_class=Direct)
@@ -77,7 +78,12 @@ def _attach(here: State, caller: Caller, job: Job, cursor: EventId, seat: Seat |
 
 
 async def _is_last(here: State, job: Job, cursor: EventId) -> bool:
-    last = await here.plane.at(job.server).log.last(job.id)
+    log = here.plane.at(job.server).log
+    last = await log.last(job.id)
+    if not (job.live or job.server == HOME or (last is not None and last.last)):
+        # Its event server has lost it.
+        await here.courier.refresh(job.id, job.server)
+        last = await log.last(job.id)
     return last is not None and last.last and last.id == cursor
 
 

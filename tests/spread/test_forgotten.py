@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 import httpx2
+from redis.asyncio import Redis
 
 from tests.provider import ScriptedProvider, Silence, Text
 from tests.spread.test_event_servers import server_of
@@ -73,3 +74,20 @@ async def test_a_stream_that_cannot_be_opened_takes_no_place(bare: Stack) -> Non
     for _ in range(4):
         assert (await client.http.get(f"{stranger}/v1/jobs/{job_id}/events")).status_code == 503
     assert bare.apis[1].app.state.rejoin.streams._here.total() == 0
+
+
+async def test_who_has_read_an_end_that_its_server_has_lost_need_not_come_back(bare: Stack) -> None:
+    """204, from which `EventSource` knows: not a stream on which nothing comes any more."""
+    await bare.worker()
+    await bare.api()
+    client = bare.client()
+    job_id = await client.submit()
+    end = (await client.all_events(job_id))[-1]
+    url, log = await bare.log_at(job_id)
+    async with Redis.from_url(url) as server:
+        await server.delete(log)
+    path, headers = f"/v1/jobs/{job_id}/events", {"Last-Event-ID": end.id}
+    async with client.http.stream("GET", path, headers=headers) as response:
+        assert response.status_code == 204
+    polled = await client.http.get(path, headers={**headers, "Accept": "application/json"})
+    assert polled.json() == {"events": [], "last_event_id": end.id, "closed": True}
