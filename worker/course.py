@@ -144,7 +144,6 @@ class Course:
                 elif following.claim.fallback != attempt.claim.fallback:
                     tries = 0
                 attempt = following
-                self._ours.append(attempt)
                 continue
             if following is not None:
                 await self._settle(attempt, following)
@@ -227,6 +226,7 @@ class Course:
         logger.info("attempt at %s, %s", claim.provider, step.reason or "which goes on")
         self._shop.metrics.attempt(step.reason or LISTEN)
         following = self._shop.attempts[claim.job_id] = self._shop.attempt(claim)
+        self._ours.append(following)
         if attempt.stopped is not None:
             following.stop(attempt.stopped)
         if not await self._open(following):

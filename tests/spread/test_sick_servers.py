@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.faults.scene import Scene
-from tests.provider import Text, Tokens, Wait
+from tests.provider import HttpError, Step, Text, Tokens, Wait
 from tests.spread.test_event_servers import on_each, server_of
 from tests.stack import Stack, eventually
 from tests.valkey import Valkey
@@ -132,4 +132,24 @@ async def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_server_that_is_
     assert (status, attempt) == (b"queued", b"1")
     servers["events-1"].start()
     await spread.worker()
+    await scene.assert_clean()
+
+
+async def test_a_job_whose_next_attempt_cannot_begin_is_let_go_of(spread: Stack, servers: dict[str, Valkey]) -> None:
+    """Whatever its worker kept of it would stand in the way of the job, should it come by again."""
+    local = await spread.worker()
+    await spread.api()
+    scene, gate = Scene(spread), spread.provider.gate()
+    steps: list[Step] = [Wait(gate), HttpError(503)]
+    jobs = await on_each(scene, *steps, then=[[Text("at last")]])
+    for _ in scene.record.accepted:
+        await spread.provider.next_call()
+    servers["events-1"].kill()
+    gate.open()
+    attempts = local.worker.workshop.attempts
+    await eventually(lambda: not local.worker.tasks)
+    assert not attempts
+    status, attempt = await spread.redis.hmget(spread.keys.job(jobs["events-1"]), ["status", "attempt"])  # type: ignore[misc]
+    assert (status, attempt) == (b"queued", b"2")
+    servers["events-1"].start()
     await scene.assert_clean()
