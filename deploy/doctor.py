@@ -108,7 +108,7 @@ async def of_event_server(name: str, url: str) -> Finding:
             seen = await server(redis)
     except (*REDIS_FAULTS, TimeoutError) as fault:
         todo = "start it, or correct REJOIN_STREAM_URLS"
-        return Finding("fail", what, f"cannot be used ({type(fault).__name__})", todo)
+        return Finding("fail", what, f"cannot be used: {reason(fault)}", todo)
     finally:
         await redis.close()
     findings = list(of_redis(seen))

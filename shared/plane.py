@@ -13,7 +13,7 @@ from typing import Final
 from shared.errors import Unavailable
 from shared.keys import Keys
 from shared.log import Log
-from shared.redis import REDIS_FAULTS, Multiplexer, ResponseError, Scripts, is_full, problem
+from shared.redis import Multiplexer, ResponseError, Scripts, is_full, problem, reason
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -71,8 +71,9 @@ class Place:
                 if why in (None, FULL) and not self._loaded:
                     await self.scripts.load()
                     self._loaded = True
-        except (*REDIS_FAULTS, TimeoutError) as error:
-            why = f"it does not answer ({type(error).__name__})"
+        except Exception as error:
+            # (Whatever it says, or is: nobody else keeps looking.)
+            why = f"it does not answer well ({reason(error)})"
             self._loaded = False
         self.away, self.full = why is not None, why == FULL
         if self.away != was_away:

@@ -153,3 +153,21 @@ async def test_a_job_whose_next_attempt_cannot_begin_is_let_go_of(spread: Stack,
     assert (status, attempt) == (b"queued", b"2")
     servers["events-1"].start()
     await scene.assert_clean()
+
+
+async def test_a_server_that_says_what_none_says_is_away_and_looked_at_again(
+    spread: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await spread.api()
+    place = spread.apis[0].app.state.rejoin.plane.at("events-1")
+    assert not place.away
+
+    async def nonsense(redis: object) -> str:
+        raise ValueError("a version of words")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shared.plane.problem", nonsense)
+        place.fell_away()
+        await place.look()
+        assert place.away
+    await eventually(lambda: not place.away)
