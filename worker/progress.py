@@ -10,7 +10,7 @@ from shared.plane import HOME
 from shared.queue import Progress, Queue
 from shared.redis import REDIS_FAULTS
 from worker.attempt import Attempt
-from worker.leases import RENEWALS, Lease
+from worker.leases import Lease
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,10 @@ RETRY_S: Final = 1.0
 
 
 class ProgressReports:
-    """First tokens soon, all running calls as often as the lease is renewed: an estimate lags by no more than that."""
+    """First tokens soon, all running calls once a lease: an estimate lags by no more than that.
+
+    As often as the lease is renewed, it cost the control server as much as all else of a job of twenty seconds.
+    """
 
     def __init__(
         self, queue: Queue, lease: Lease, attempts: Mapping[str, Attempt], busy: asyncio.Event, every_s: float
@@ -31,7 +34,7 @@ class ProgressReports:
         self._lease = lease
         self._attempts = attempts
         self._busy = busy
-        self._every_s = every_s / RENEWALS
+        self._every_s = every_s
         self._told: set[Attempt] = set()
         """Attempts whose first token Redis knows of."""
 
