@@ -25,16 +25,16 @@ NEEDED_FILES: Final = 6_000
 
 OURS: Final = ("api", "worker", "valkey")
 DIRECT: Final = ("direct",)
-_ORDER: Final = ("provider", "valkey", "worker", "api", "direct")
+_ORDER: Final = ("provider", "valkey", "events", "worker", "api", "direct")
 
 
 class Rig:
     """The processes of one measurement. Use as `with`; each part is known by its name."""
 
     def __init__(self, parts: Iterable[str], *, pins: Mapping[str, int] | None = None, **settings: str) -> None:
-        """`parts`: what to start, of api, worker, valkey, direct. `pins`: the core of a part. `settings`: ours.
+        """`parts`: what to start, of api, worker, valkey, events, direct. `pins`: the core of a part. `settings`: ours.
 
-        More of one kind have a number behind it: `worker.2`.
+        More of one kind have a number behind it: `worker.2`. With `events`, event servers, they have all logs.
         """
         self.parts = set(parts)
         self.ports = {name: free_port() for name in ("provider", "api", "direct", "valkey", *sorted(self.parts))}
@@ -92,8 +92,10 @@ class Rig:
         match kind(name):
             case "provider":
                 return [sys.executable, "-m", "bench.provider", "--port", str(self.ports[name])]
-            case "valkey":
-                listen = ["--port", str(self.ports[name]), "--bind", "127.0.0.1", "--dir", self._folder.name]
+            case "valkey" | "events":
+                folder = Path(self._folder.name) / f"{name}.data"
+                folder.mkdir()
+                listen = ["--port", str(self.ports[name]), "--bind", "127.0.0.1", "--dir", str(folder)]
                 return [str(get_binary_path()), *listen, "--appendonly", "yes", "--save", ""]
             case "worker":
                 return [sys.executable, "-m", "worker"]
@@ -106,6 +108,11 @@ class Rig:
     def _environment(self) -> dict[str, str]:
         ours = {
             "REDIS_URL": f"redis://127.0.0.1:{self.ports['valkey']}/0",
+            "REJOIN_STREAM_URLS": ",".join(
+                f"redis://127.0.0.1:{self.ports[name]}/0#{name.replace('.', '-')}"
+                for name in sorted(self.parts)
+                if kind(name) == "events"
+            ),
             "REJOIN_AUTH": "off",
             "REJOIN_MAX_JOBS": "2000",
             "REJOIN_MAX_ACTIVE_JOBS": "1000000",

@@ -18,6 +18,7 @@ from bench.measures import (
     openings,
     proxy,
     rest,
+    spread,
     steady,
     steps,
     ttft,
@@ -47,5 +48,6 @@ ALL: dict[str, Measure] = {
     "footprint": footprint.measure,
     "appends": appends.measure,
     "openings": openings.measure,
+    "spread": spread.measure,
     "proxy": proxy.measure,
 }

@@ -4,13 +4,14 @@ With all in one API process and one worker, spread over several of each, and wit
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
 from redis.asyncio import Redis
 
-from bench.client import Line, Seen, job
+from bench.client import Line, Seen, job, lags_ms, percentile
 from bench.provider import model
 from bench.report import Figure, Measured
 from bench.rig import Rig, kind
@@ -18,7 +19,7 @@ from bench.rig import Rig, kind
 PACE_MS: Final = 20
 WATCH_S: Final = 6.0
 BEGIN_S: Final = 2.0
-KINDS: Final = ("api", "worker", "valkey")
+KINDS: Final = ("api", "worker", "valkey", "events")
 
 ONE: Final = ("api", "worker", "valkey")
 
@@ -42,9 +43,10 @@ async def measure(progress: Callable[[float, str], None]) -> Measured:
     series: dict[str, Any] = {}
     for done, (name, (parts, streams, read)) in enumerate(CASES.items()):
         progress(done / len(CASES), name)
-        used = series[name] = await _watch(parts, streams, read)
-        by_kind = ", ".join(f"{part} {used[part]:.1f}" for part in KINDS)
-        figures.append(Figure(f"steady, {name}: CPU a token", sum(used[part] for part in KINDS), "µs", note=by_kind))
+        used = series[name] = await watch(parts, streams, read)
+        there = [part for part in KINDS if part in used]
+        by_kind = ", ".join(f"{part} {used[part]:.1f}" for part in there)
+        figures.append(Figure(f"steady, {name}: CPU a token", sum(used[part] for part in there), "µs", note=by_kind))
         wire = f"Redis in {used['redis_in']:.0f}, out {used['redis_out']:.0f}, its file {used['file']:.0f}"
         if read:
             figures.append(Figure(f"steady, {name}: bytes a token to its reader", used["reader"], "B", note=wire))
@@ -53,8 +55,11 @@ async def measure(progress: Callable[[float, str], None]) -> Measured:
     return Measured(figures, series)
 
 
-async def _watch(parts: Sequence[str], streams: int, read: bool) -> dict[str, float]:
-    """Return what was used for a token: µs of CPU by kind of process, bytes by where they went."""
+async def watch(parts: Sequence[str], streams: int, read: bool) -> dict[str, float]:
+    """Return what was used for a token: µs of CPU by kind of process, bytes by where they went; and how late they came.
+
+    Redis' bytes are those of the server that has the records.
+    """
     tokens = int((WATCH_S + 2 * BEGIN_S + 4) * 1000 / PACE_MS)
     with Rig(parts) as rig:
         ports = [rig.ports[part] for part in parts if kind(part) == "api"]
@@ -66,16 +71,21 @@ async def _watch(parts: Sequence[str], streams: int, read: bool) -> dict[str, fl
                 created = orjson.loads(await line.ask("POST", "/v1/jobs", job(model(tokens, PACE_MS))))
                 if read:
                     lines.append(line)
-                    reads.append(asyncio.create_task(line.stream("GET", created["events_url"])))
+                    seen = Seen(judged_ns=(math.inf, math.inf))
+                    reads.append(asyncio.create_task(line.stream("GET", created["events_url"], seen=seen)))
                 else:
                     line.close()
                 await asyncio.sleep(BEGIN_S / streams)
             await asyncio.sleep(1)
+            for line in lines:
+                if line.seen:
+                    line.seen.judged_ns = (0, math.inf)
             before, lines_before = await _clocks(rig, parts, redis), _seen(lines)
             began_s = asyncio.get_running_loop().time()
             await asyncio.sleep(WATCH_S)
             after, lines_after = await _clocks(rig, parts, redis), _seen(lines)
             took_s = asyncio.get_running_loop().time() - began_s
+        lags = lags_ms([line.seen for line in lines if line.seen])
         for task in reads:
             task.cancel()
         for line in lines:
@@ -84,17 +94,20 @@ async def _watch(parts: Sequence[str], streams: int, read: bool) -> dict[str, fl
     passed = lines_after[0] - lines_before[0] if read else took_s * 1000 / PACE_MS * streams
     used = {name: (after[name] - before[name]) / passed for name in before}
     return {
-        **{part: used[part] * 1e6 for part in KINDS},
+        **{part: used[part] * 1e6 for part in KINDS if part in used},
         "redis_in": used["in"],
         "redis_out": used["out"],
         "file": used["file"],
         "reader": (lines_after[1] - lines_before[1]) / passed,
-        "events": (lines_after[2] - lines_before[2]) / passed,
+        "frames": (lines_after[2] - lines_before[2]) / passed,
+        "lag_p50_ms": percentile(lags, 0.5) if lags else 0.0,
+        "lag_p99_ms": percentile(lags, 0.99) if lags else 0.0,
     }
 
 
 async def _clocks(rig: Rig, parts: Sequence[str], redis: Redis) -> dict[str, float]:
-    cpu = {of: sum(rig.cpu_s([part]) for part in parts if kind(part) == of) for of in KINDS}
+    there = {kind(part) for part in parts}
+    cpu: dict[str, float] = {of: rig.cpu_s([part for part in parts if kind(part) == of]) for of in KINDS if of in there}
     stats, file = await redis.info("stats"), await redis.info("persistence")
     wire = {"in": stats["total_net_input_bytes"], "out": stats["total_net_output_bytes"]}
     return {**cpu, **wire, "file": file["aof_current_size"]}

@@ -36,35 +36,35 @@ async def measure(progress: Callable[[float, str], None]) -> Measured:
     with Rig(OURS) as rig:
         port = rig.ports["api"]
         async with Redis(port=rig.ports["valkey"]) as redis:
-            await _post(port, 200)
+            await post(port, 200)
             await fallen(redis, LIVE)
             progress(0.1, "jobs that nobody reads")
-            series["job"] = await _cost(rig, OURS, JOBS, lambda: _post_and_wait(port, redis))
+            series["job"] = await cost(rig, OURS, JOBS, lambda: post_and_wait(port, redis))
             progress(0.5, "readers of a long answer")
             line = await Line.open(port)
             created = orjson.loads(await line.ask("POST", "/v1/jobs", job(model(LONG, 1))))
             await line.stream("GET", created["events_url"])
             line.close()
-            series["late"] = await _cost(rig, OURS, COMINGS, lambda: _late(port, created["events_url"]))
+            series["late"] = await cost(rig, OURS, COMINGS, lambda: late(port, created["events_url"]))
     with Rig(["api", "valkey"]) as rig:
         port = rig.ports["api"]
-        await _post(port, 200)
+        await post(port, 200)
         progress(0.6, "POSTs")
         urls: list[str] = []
-        series["post"] = await _cost(rig, ("api", "valkey"), JOBS, lambda: _post(port, JOBS, urls))
+        series["post"] = await cost(rig, ("api", "valkey"), JOBS, lambda: post(port, JOBS, urls))
         progress(0.7, "readers come and go")
-        series["come"] = await _cost(rig, ("api", "valkey"), COMINGS, lambda: _come_and_go(port, urls[:COMINGS]))
+        series["come"] = await cost(rig, ("api", "valkey"), COMINGS, lambda: come_and_go(port, urls[:COMINGS]))
     progress(0.75, "nobody")
     with Rig(["valkey"]) as rig:
         await settle(2)
-        alone = await _cost(rig, ["valkey"], REST_S, lambda: settle(REST_S))
+        alone = await cost(rig, ["valkey"], REST_S, lambda: settle(REST_S))
     for of, share in (("worker", 0.8), ("api", 0.9)):
         progress(share, f"{REST_OF} that wait: {of}")
         parts = ["valkey", *(f"{of}.{number}" for number in range(REST_OF))]
         with Rig(parts) as rig:
             lines = [await _wait_there(rig.ports[part]) for part in parts if of == "api" and part != "valkey"]
             await settle(3)
-            used = await _cost(rig, parts, REST_OF * REST_S, lambda: settle(REST_S))
+            used = await cost(rig, parts, REST_OF * REST_S, lambda: settle(REST_S))
             for line in lines:
                 line.close()
         theirs = used["valkey"] - alone["valkey"] / REST_OF
@@ -89,7 +89,7 @@ async def measure(progress: Callable[[float, str], None]) -> Measured:
     return Measured(figures, series)
 
 
-async def _cost(rig: Rig, parts: Sequence[str], times: float, act: Callable[[], Awaitable[object]]) -> Costs:
+async def cost(rig: Rig, parts: Sequence[str], times: float, act: Callable[[], Awaitable[object]]) -> Costs:
     """Return the µs of CPU that each process used for one of so many times."""
     before_s = {part: rig.cpu_s([part]) for part in parts}
     await act()
@@ -107,7 +107,7 @@ async def _together(act: Callable[[int], Awaitable[None]], times: int) -> None:
     await asyncio.gather(*[go() for _ in range(AT_ONCE)])
 
 
-async def _post(port: int, jobs: int, urls: list[str] | None = None) -> None:
+async def post(port: int, jobs: int, urls: list[str] | None = None) -> None:
     """Submit over connections that stay, as a proxy's do."""
     free = [await Line.open(port) for _ in range(AT_ONCE)]
 
@@ -123,12 +123,12 @@ async def _post(port: int, jobs: int, urls: list[str] | None = None) -> None:
         line.close()
 
 
-async def _post_and_wait(port: int, redis: Redis) -> None:
-    await _post(port, JOBS)
+async def post_and_wait(port: int, redis: Redis) -> None:
+    await post(port, JOBS)
     await fallen(redis, LIVE)
 
 
-async def _come_and_go(port: int, urls: Sequence[str]) -> None:
+async def come_and_go(port: int, urls: Sequence[str]) -> None:
     """Connect, read what is there, and go, as a reader does that comes back."""
 
     async def one(number: int) -> None:
@@ -140,7 +140,7 @@ async def _come_and_go(port: int, urls: Sequence[str]) -> None:
     await _together(one, len(urls))
 
 
-async def _late(port: int, url: str) -> None:
+async def late(port: int, url: str) -> None:
     async def one(_: int) -> None:
         line = await Line.open(port)
         await line.stream("GET", url)
