@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
-from worker.writer import tick_s
+from worker.writer import CALM, CALM_TICK_S, tick_s
 
 UNIT_COSTS: Final = Path(__file__).parent / "unit_costs.toml"
 PACKET_BYTES: Final = 95
@@ -119,10 +119,16 @@ def plan(load: Load, costs: dict[str, Unit]) -> Plan:
     asking = comings_s * apis * cores["redis_opening"]
     events, servers, cells = tokens_s * append, 0, 1
     if events + control + asking > load.busy:
-        # A tick of a worker is a call to each event server, whichever part of the logs is there.
-        jobs = load.streams / workers
-        logs_a_call = max(1.0, jobs * min(1, tick_s(int(jobs)) * load.tokens_per_s) / load.event_servers)
-        events = tokens_s * (append + cores["redis_call"] / logs_a_call)
+        # A worker has a writer for each event server: a tick is a call there, for the part of the logs that it has.
+        writers = min(load.event_servers, math.ceil(events / load.busy))
+        logs = logs_a_call(load.streams / workers / writers, load.tokens_per_s)
+        worker += tokens_s * cores["worker_call"] / logs
+        workers = max(workers, math.ceil(worker / load.busy))
+        # What is done for a job, and for a reader that comes, is in two places then.
+        events = tokens_s * (append + cores["redis_call"] / logs)
+        events += jobs_s * cores["events_job"] + comings_s * cores["events_coming"]
+        control = tokens_s * cores["control_token"] + jobs_s * cores["control_job"]
+        control += comings_s * cores["control_coming"] + workers * cores["control_worker"] + apis * cores["redis_api"]
         servers = math.ceil(events / load.busy)
         # So many that (control + asking / cells) / cells is what a core may do.
         least = (control + math.sqrt(control**2 + 4 * load.busy * asking)) / (2 * load.busy)
@@ -162,6 +168,12 @@ def plan(load: Load, costs: dict[str, Unit]) -> Plan:
         redis_in=tokens_s * (cost["wire_append"] + load.text_bytes),
         redis_out=read_s * (cost["wire_hear"] + load.text_bytes),
     )
+
+
+def logs_a_call(streams: float, tokens_per_s: float) -> float:
+    """Return for how many logs a call of a writer with so many streams is: by its tick, which goes by that number."""
+    calm = streams * min(1, CALM_TICK_S * tokens_per_s)
+    return max(1.0, calm if calm <= CALM else streams * min(1, tick_s(int(streams)) * tokens_per_s))
 
 
 def number(value: float) -> str:

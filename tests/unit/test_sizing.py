@@ -10,7 +10,7 @@ import pytest
 
 from bench import sizing
 from bench.measures import ALL
-from bench.sizing import Load, plan, units
+from bench.sizing import Load, logs_a_call, plan, units
 
 PAGE = (Path(__file__).parents[2] / "docs" / "SCALING.md").read_text(encoding="utf-8")
 COMMANDS = set(re.findall(r"`python -m bench\.sizing( --[^`]+)`", PAGE))
@@ -43,16 +43,26 @@ def test_a_thousand_streams_reckoned_by_hand() -> None:
     cost = {name: unit.value for name, unit in COSTS.items()}
     api = tokens * cost["api_token"] + jobs_s * cost["api_post"] + comings * cost["api_coming"]
     assert found.api_cores == pytest.approx((api + found.apis * cost["api_rest"]) / 1e6)
-    assert found.worker_cores == pytest.approx((tokens * cost["worker_token"] + jobs_s * cost["worker_job"]) / 1e6)
     assert found.workers == 9, "1,000 / (200 × 0.6)"
-    # Nine workers of 111 jobs; a tick is 8 ms for 80 logs.
-    logs_a_call = 1_000 / 9 * (0.008 * 111 / 80 * 50) / 16
-    append = cost["redis_append"] + cost["redis_hear"] + cost["redis_call"] / logs_a_call
-    assert found.redis_token_cores == pytest.approx(tokens * append / 1e6)
-    control = jobs_s * cost["redis_job"] + comings * (cost["redis_coming"] + cost["redis_opening"] * found.apis)
-    control += 9 * cost["redis_worker"] + found.apis * cost["redis_api"]
+    # Nine workers of 111 jobs, each with writers to two servers: a tick is 8 ms for up to 80 logs.
+    logs = 1_000 / 9 / 2 * 0.008 * 50
+    append = cost["redis_append"] + cost["redis_hear"] + cost["redis_call"] / logs
+    events = tokens * append + jobs_s * cost["events_job"] + comings * cost["events_coming"]
+    assert found.redis_token_cores == pytest.approx(events / 1e6)
+    worker = tokens * (cost["worker_token"] + cost["worker_call"] / logs) + jobs_s * cost["worker_job"]
+    assert found.worker_cores == pytest.approx(worker / 1e6)
+    control = tokens * cost["control_token"] + jobs_s * cost["control_job"]
+    control += comings * (cost["control_coming"] + cost["redis_opening"] * found.apis)
+    control += 9 * cost["control_worker"] + found.apis * cost["redis_api"]
     assert found.redis_control_cores == pytest.approx(control / 1e6)
     assert found.kept_bytes == pytest.approx(jobs_s * 3_600 * (cost["redis_ended"] + 8_000 + 4_000))
+
+
+def test_a_call_is_for_as_many_logs_as_come_in_a_writers_tick() -> None:
+    assert logs_a_call(9, 50) == pytest.approx(7.2), "a calm writer's tick is 16 ms"
+    assert logs_a_call(60, 50) == pytest.approx(24), "8 ms"
+    assert logs_a_call(120, 50) == pytest.approx(72), "12 ms"
+    assert logs_a_call(1, 5) == 1
 
 
 def test_one_server_does_all_until_its_share_of_a_core_is_used() -> None:
@@ -60,7 +70,7 @@ def test_one_server_does_all_until_its_share_of_a_core_is_used() -> None:
     one, more = plan(Load(streams=most), COSTS), plan(Load(streams=most + 10), COSTS)
     assert (one.cells, one.event_servers, one.redis_servers) == (1, 0, 1)
     assert 0.57 < one.redis_token_cores + one.redis_control_cores <= 0.6
-    assert (more.cells, more.event_servers, more.redis_servers) == (1, 2, 3)
+    assert (more.cells, more.event_servers, more.redis_servers) == (1, 1, 2)
 
 
 def test_no_core_of_a_plan_does_more_than_is_planned_with() -> None:
