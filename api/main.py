@@ -67,7 +67,7 @@ def create_app(settings: Settings, traces: "Traces | None" = None) -> FastAPI:
     elif any(is_doubtful(secret.get_secret_value()) for secret in settings.secret):
         logger.warning("REJOIN_SECRET can be guessed: whoever does reads any job's events")
     if settings.auth != "off" and not settings.api_keys:
-        logger.info("REJOIN_API_KEYS is empty: only keys that `python -m api.keys create` has made are let in")
+        logger.info("REJOIN_API_KEYS is empty: only keys that `rejoin keys create` has made are let in")
 
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[None]:
@@ -137,12 +137,14 @@ async def _load(scripts: Scripts) -> None:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """Build `app` when a server asks for it, so that importing this module does no work."""
+    """Build `app` when a server first asks for it, so that importing this module does no work."""
     if name == "app":
         settings = load_settings("api")
         logs.configure(settings.log_level, settings.log_format)
         allow_many()
         app = create_app(settings, telemetry.start("api"))
         spare_the_start()
+        # uvicorn asks twice: without this the second one would have exporters and lines in the log of its own.
+        globals()["app"] = app
         return app
     raise AttributeError(name)

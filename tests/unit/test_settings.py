@@ -199,3 +199,13 @@ def test_the_name_of_an_event_server_has_nothing_of_a_password(
     monkeypatch.setenv("REJOIN_AUTH", "off")
     monkeypatch.setenv("REJOIN_STREAM_URLS", url)
     assert list(load_settings("api").stream_urls) == [name]
+
+
+def test_an_api_process_builds_itself_once_though_uvicorn_asks_for_it_twice() -> None:
+    code = "from api import main; assert main.app is main.app"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**CLEAN, "REJOIN_AUTH": "off"},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("REJOIN_AUTH=off") == 1
