@@ -14,7 +14,7 @@ import pytest
 
 from shared.limits import Limit
 from tests.client import Client, body, text
-from tests.provider import Silence, Text, Wait
+from tests.provider import Silence, Text, Tokens, Wait
 from tests.stack import Stack, eventually
 
 Poison = Callable[[Stack, str], Coroutine[Any, Any, Any]]
@@ -291,7 +291,7 @@ async def test_logs_that_cannot_be_compacted_leave_the_others_to_be(bare: Stack)
     local = await bare.worker()
     await bare.api()
     client = bare.client()
-    bare.provider.script("m", Text("a"), Text("b"), Text("c"), Text("d"))
+    bare.provider.script("m", Tokens("a b c d e f ", delay_s=0.03))
     jobs = [await client.submit() for _ in range(4)]
     for job_id in jobs:
         await client.all_events(job_id)
