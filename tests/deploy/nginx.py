@@ -47,7 +47,8 @@ class Nginx:
         self._process: asyncio.subprocess.Process | None = None
 
     def _write(self) -> None:
-        servers = " ".join(f"server {url.removeprefix('http://')} fail_timeout=1s;" for url in self._upstreams)
+        hosts = [url.removeprefix("http://") for url in self._upstreams]
+        servers = " ".join(f"server {host} fail_timeout=1s; server {host} backup max_fails=0;" for host in hosts)
         listen = f"listen {self.port};"
         if self._tls:
             certificate, key = self._certificate()

@@ -4,8 +4,9 @@ import asyncio
 import signal
 import socket
 import time
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
+import httpx2
 import pytest
 
 from tests.client import Client, Frames, body
@@ -268,11 +269,14 @@ async def test_without_any_api_process_it_is_a_problem_to_be_tried_again(nginx: 
     assert (await client.http.get("/metrics")).status_code == 404
 
 
-@pytest.mark.parametrize(("method", "sent"), [("GET", 2), ("POST", 1)])
+@pytest.mark.parametrize(("method", "sent"), [("GET", 3), ("POST", 1)])
 async def test_a_post_that_was_sent_is_not_sent_again_by_the_proxy(
     bare: Stack, nginx: StartNginx, method: str, sent: int
 ) -> None:
-    """Its answer was lost, not its work: only the client, with its Idempotency-Key, can repeat it."""
+    """Its answer was lost, not its work: only the client, with its Idempotency-Key, can repeat it.
+
+    (A GET is: to each of both, and once more to either, as its own backup.)
+    """
     heads: list[bytes] = []
 
     async def lose(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -288,3 +292,27 @@ async def test_a_post_that_was_sent_is_not_sent_again_by_the_proxy(
     assert b" HTTP/1.1\r\n" in heads[0]
     for server in servers:
         server.close()
+
+
+async def test_streams_alone_find_processes_that_have_all_been_away(nginx: StartNginx) -> None:
+    """No request ends meanwhile, by which nginx would learn that a process it has found away is well again."""
+    ports, opened = [free_port(), free_port()], asyncio.Event()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: ping\n\n")
+        await writer.drain()
+        await opened.wait()
+        writer.close()
+
+    front = await nginx(*[f"http://127.0.0.1:{port}" for port in ports])
+    async with AsyncExitStack() as closing:
+        http = await closing.enter_async_context(httpx2.AsyncClient(base_url=front.url, trust_env=False))
+        assert (await http.get("/livez")).status_code == 503
+        servers = [await asyncio.start_server(endless, "127.0.0.1", port) for port in ports]
+        for server in servers:
+            closing.callback(server.close)
+        closing.callback(opened.set)
+        path = "/v1/jobs/job_1/events"
+        streams = [await closing.enter_async_context(http.stream("GET", path)) for _ in range(20)]
+        assert [response.status_code for response in streams] == [200] * 20
