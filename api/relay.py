@@ -200,7 +200,7 @@ class Reader:
         while not self._ended:
             try:
                 if self._stale:
-                    await self._freshen()
+                    await self._freshen_unless_ended()
                 if self._doubtful:
                     # A doubt that comes up meanwhile is a new one.
                     self._doubtful = False
@@ -272,6 +272,17 @@ class Reader:
             raise
         if not known:
             raise LogGone
+
+    async def _freshen_unless_ended(self) -> None:
+        """The same, but where the last event is there: a server that takes no writes can still be read."""
+        self._stale = False
+        try:
+            last = await self._log.last(self.job_id)
+        except REDIS_FAULTS:
+            self._stale = True
+            raise
+        if last is None or not last.last:
+            await self._freshen()
 
     def _take(self) -> list[Entry]:
         """Return the waiting entries that follow each other; at the first that does not, turn to the log."""

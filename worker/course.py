@@ -310,6 +310,9 @@ class Course:
     async def _append_rest(self, attempt: Attempt) -> bool:
         """Append what an attempt has not appended yet; say whether the log has taken it."""
         await self._shop.settle_log(attempt)
+        if attempt.log.fenced:
+            # Perhaps after the provider's last word: the end would stand behind a hole.
+            return False
         # (Half a character is kept for the next attempt where that hears the other half.)
         rest = attempt.log.take(whole=attempt.run is None)
         if rest is None:

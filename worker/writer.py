@@ -94,6 +94,8 @@ class AttemptLog:
         self._around = 0
         """Bytes that the answer takes in the log beside these characters."""
         self.refused = False
+        self.fenced = False
+        """Whether the log has refused something: nothing may follow it there."""
         self._writer = writer
         self._on_refused = on_refused
         self._on_full = on_full
@@ -262,7 +264,7 @@ class AttemptLog:
     def refuse(self) -> None:
         """Learn that the log belongs to a newer attempt or has ended."""
         if not self.refused:
-            self.refused = True
+            self.refused = self.fenced = True
             self._forget()
             self._on_refused()
 

@@ -516,3 +516,37 @@ async def test_a_server_that_may_drop_logs_is_not_used(spread: Stack) -> None:
     assert 'rejoin_event_server_up{server="events-1"} 0.0' in found
     assert 'rejoin_event_server_up{server="events-2"} 1.0' in found
     assert 'rejoin_unsent_jobs{server="events-2"}' in found
+
+
+async def test_no_end_is_told_behind_last_words_that_a_log_has_refused(
+    spread: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server has come back empty, and refuses when the provider has said all: the answer begins again."""
+    local = await spread.worker()
+    await spread.api()
+    scene, taken, said = Scene(spread), asyncio.Event(), asyncio.Event()
+    gate, end = spread.provider.gate(), spread.provider.gate()
+    job_id, reader = await scene.running(Text("all "), Wait(gate), Text("of it"), Wait(end), then=[[Text("all of it")]])
+    workshop = local.worker.workshop
+    log = workshop.plane.at(await server_of(spread, job_id)).log
+    append, settle = log.append, workshop.settle_log
+
+    async def held(appends: Any) -> list[bool]:
+        taken.set()
+        await said.wait()
+        return await append(appends)
+
+    async def settling(attempt: Any) -> None:
+        said.set()
+        await settle(attempt)
+
+    monkeypatch.setattr(log, "append", held)
+    monkeypatch.setattr(workshop, "settle_log", settling)
+    url, _ = await spread.log_at(job_id)
+    async with Redis.from_url(url) as server:
+        await server.flushall()
+    gate.open()
+    await taken.wait()
+    end.open()
+    await reader.finish()
+    assert (await scene.client.job(job_id))["text"] == "all of it"

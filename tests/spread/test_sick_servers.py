@@ -6,6 +6,7 @@ import signal
 import pytest
 from redis.asyncio import Redis
 
+from tests.client import text
 from tests.faults.scene import Scene
 from tests.provider import HttpError, Step, Text, Tokens, Wait
 from tests.spread.test_event_servers import on_each, server_of
@@ -171,3 +172,18 @@ async def test_a_server_that_says_what_none_says_is_away_and_looked_at_again(
         await place.look()
         assert place.away
     await eventually(lambda: not place.away)
+
+
+@pytest.mark.parametrize("sickness", SICK)
+async def test_what_is_on_a_server_that_takes_no_writes_can_be_read(spread: Stack, sickness: str) -> None:
+    spread.event_servers = {"events-1": spread.event_servers["events-1"]}
+    await spread.worker()
+    await spread.api()
+    client = spread.client()
+    job_id = await client.submit()
+    live = await client.all_events(job_id)
+    async with Redis.from_url(spread.event_servers["events-1"]) as server:
+        await server.execute_command(*SICK[sickness][0])
+        late = await asyncio.wait_for(client.all_events(job_id), 5)
+    assert [event.event for event in late] == [event.event for event in live]
+    assert text(late) == text(live)
