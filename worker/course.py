@@ -15,7 +15,8 @@ from shared.prices import Usage
 from shared.queue import Full
 from shared.redis import REDIS_FAULTS, is_damage
 from shared.spent import OPEN, UNASKED
-from worker.attempt import Attempt, Failed, HandedOver, Lost, Outcome
+from worker.attempt import Attempt, Completed, Failed, HandedOver, Lost, Outcome, Stop
+from worker.failures import failure
 from worker.insist import insist
 from worker.retries import LOOK_AGAIN_S, RUN_LOST, Step, listen_again, next_step, no_room, refusal
 from worker.slots import KEPT_S
@@ -256,6 +257,9 @@ class Course:
             # Its event server may be away for long, and jobs of others are to run meanwhile.
             with self._shop.slots.rest_after(KEPT_S):
                 written = await self._append_rest(attempt)
+        if attempt.stopped is Stop.STORAGE_FULL and isinstance(outcome, Completed):
+            # Its last words were given up when the provider had said them.
+            outcome = Failed(failure(Stop.STORAGE_FULL.value), outcome.finish.usage)
         ending, left = attempt.ending(outcome), attempt.left_run
         if claim.server == HOME:
             last = log.close(ending.event, ending.data)

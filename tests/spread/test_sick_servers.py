@@ -12,6 +12,8 @@ from tests.provider import HttpError, Step, Text, Tokens, Wait
 from tests.spread.test_event_servers import on_each, server_of
 from tests.stack import Stack, eventually
 from tests.valkey import Valkey
+from worker.attempt import Attempt
+from worker.writer import StorageFull
 
 REPLICAS = ("CONFIG", "SET", "min-replicas-to-write")
 SICK = {
@@ -187,3 +189,34 @@ async def test_what_is_on_a_server_that_takes_no_writes_can_be_read(spread: Stac
         late = await asyncio.wait_for(client.all_events(job_id), 5)
     assert [event.event for event in late] == [event.event for event in live]
     assert text(late) == text(live)
+
+
+async def test_an_answer_whose_last_words_found_no_room_is_not_complete(
+    bare: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare.event_servers = {}
+    local = await bare.worker()
+    await bare.api()
+    scene, taken, said = Scene(bare), asyncio.Event(), asyncio.Event()
+    gate, end = bare.provider.gate(), bare.provider.gate()
+    job_id, reader = await scene.running(Text("all "), Wait(gate), Text("of it"), Wait(end))
+    workshop = local.worker.workshop
+    settle = workshop.settle_log
+
+    async def full(appends: object) -> list[bool]:
+        taken.set()
+        await said.wait()
+        raise StorageFull
+
+    async def settling(attempt: Attempt) -> None:
+        said.set()
+        await settle(attempt)
+
+    monkeypatch.setattr(workshop.writers[""], "_append", full)
+    monkeypatch.setattr(workshop, "settle_log", settling)
+    gate.open()
+    await taken.wait()
+    end.open()
+    await reader.finish()
+    job = await scene.client.job(job_id)
+    assert (job["status"], job["error"]["code"], job["text"]) == ("failed", "storage_full", "all ")
