@@ -240,6 +240,17 @@ class OpsRunning(Shown):
     data: list[OpsJob]
 
 
+class OpsEventServer(Shown):
+    """As this API process sees it."""
+
+    name: str
+    state: Literal["there", "away"]
+    closed: bool
+    """It takes no new jobs."""
+    unsent: int
+    """Jobs whose end has been decided and is not in their log there yet."""
+
+
 class OpsSpread(Shown):
     count: int
     p50_s: float
@@ -277,6 +288,7 @@ class OpsView(Shown):
     queue: OpsQueue
     workers: OpsWorkers
     running: OpsRunning
+    event_servers: list[OpsEventServer]
     hour: OpsHour
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from api.deadline import deadline
 from shared.clock import mono_s
+from shared.courier import Courier
 from shared.hour import Hour
 from shared.overview import Overview
 
@@ -13,8 +14,9 @@ KEPT_S: Final = 1.0
 
 
 class Operations:
-    def __init__(self, overview: Overview, hour: Hour) -> None:
+    def __init__(self, overview: Overview, courier: Courier, hour: Hour) -> None:
         self._overview = overview
+        self._courier = courier
         self._hour = hour
         self._one_at_a_time = asyncio.Lock()
         self._view: dict[str, Any] = {}
@@ -25,7 +27,9 @@ class Operations:
         async with self._one_at_a_time:
             if mono_s() - self._looked_s >= KEPT_S:
                 async with deadline():
-                    now, hour = await asyncio.gather(self._overview.look(), self._hour.read())
-                self._view = {"object": "ops", **now, "hour": hour}
+                    now, servers, hour = await asyncio.gather(
+                        self._overview.look(), self._courier.show(), self._hour.read()
+                    )
+                self._view = {"object": "ops", **now, "event_servers": servers, "hour": hour}
                 self._looked_s = mono_s()
             return self._view

@@ -76,7 +76,7 @@ class State:
         providers = settings.providers()
         shared = (settings, redis, scripts, jobs, plane, courier, ledger, hub, streams, known_keys, access, prices)
         backlog, hour = Backlog(scripts, keys), Hour(redis, scripts, keys)
-        operations = Operations(Overview(scripts, keys, backlog), hour)
+        operations = Operations(Overview(scripts, keys, backlog), courier, hour)
         telemetry = (metrics, backlog, Exposition(metrics.registry), Tally(hour, metrics.registry))
         return cls(*shared, operations, providers, offered(providers, prices), *telemetry)
 

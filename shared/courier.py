@@ -132,16 +132,35 @@ class Courier:
             return []
         up = GaugeMetricFamily("rejoin_event_server_up", "Whether it answers this process.", labels=["server"])
         unsent = GaugeMetricFamily("rejoin_unsent_jobs", "Jobs of which it lacks the end.", labels=["server"])
-        servers, counts = self._plane.servers, list[int]()
+        counts = dict[str, int]()
         with suppress(*REDIS_FAULTS, TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
-                read = self._home.redis.read
-                counts = await asyncio.gather(*[read("ZCARD", self._keys.unsent(name)) for name in servers])
-        for name, place in servers.items():
+                counts = await self.unsent()
+        for name, place in self._plane.servers.items():
             up.add_metric([name], float(not place.away))
-        for name, count in zip(servers, counts, strict=False):
+        for name, count in counts.items():
             unsent.add_metric([name], count)
         return [up, unsent]
+
+    async def unsent(self) -> dict[str, int]:
+        """Return of how many jobs each event server lacks the end. Raises one of REDIS_FAULTS when home is away."""
+        servers = self._plane.servers
+        read = self._home.redis.read
+        counts = await asyncio.gather(*[read("ZCARD", self._keys.unsent(name)) for name in servers])
+        return dict(zip(servers, counts, strict=True))
+
+    async def show(self) -> list[dict[str, Any]]:
+        """Return how the event servers stand, for operators; raises as `unsent` does."""
+        unsent = await self.unsent()
+        return [
+            {
+                "name": name,
+                "state": "away" if place.away else "there",
+                "closed": self._plane.is_closed(name),
+                "unsent": unsent[name],
+            }
+            for name, place in self._plane.servers.items()
+        ]
 
     async def sweep(self) -> None:
         """Bring what others have left, for every server that answers, until cancelled."""

@@ -136,6 +136,10 @@ class Plane:
         """Say whether this process has been told of a server."""
         return name == HOME or name in self.servers
 
+    def is_closed(self, name: str) -> bool:
+        """Say whether an event server takes no new jobs any more."""
+        return self.servers[name] not in self._open
+
     def choose(self, job_id: str) -> str:
         """Return where a new job's log is to be kept: spread by its id over the servers that are there."""
         candidates = [place for place in self._open if not place.away] or self._open

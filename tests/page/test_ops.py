@@ -273,3 +273,23 @@ async def test_it_fits_any_width_in_light_and_dark(stack: Stack, client: Client,
         await page.goto(screen.url)
         await expect(screen.jobs).to_be_visible()
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+async def test_an_event_server_that_is_away_is_shown(stack: Stack, screen: Screen) -> None:
+    servers: list[dict[str, Any]] = []
+
+    async def spread(route: Route) -> None:
+        view = await (await route.fetch()).json()
+        await route.fulfill(json={**view, "event_servers": servers})
+
+    await screen.page.route("**/v1/ops", spread)
+    await screen.page.goto(screen.url)
+    table = screen.page.get_by_role("table", name="Event servers")
+    await expect(screen.figure("Workers")).to_be_visible()
+    await expect(table).to_have_count(0)
+    servers += [
+        {"name": HOSTILE, "state": "away", "closed": False, "unsent": 3},
+        {"name": "events-2", "state": "there", "closed": True, "unsent": 0},
+    ]
+    await expect(table.get_by_role("row").nth(1)).to_have_text(f"{HOSTILE}away: its answers stand still3")
+    await expect(table.get_by_role("row").nth(2)).to_have_text("events-2there, closed0")

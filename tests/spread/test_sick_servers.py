@@ -220,3 +220,24 @@ async def test_an_answer_whose_last_words_found_no_room_is_not_complete(
     await reader.finish()
     job = await scene.client.job(job_id)
     assert (job["status"], job["error"]["code"], job["text"]) == ("failed", "storage_full", "all ")
+
+
+async def test_operators_see_which_event_server_is_away(
+    spread: Stack, servers: dict[str, Valkey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job on it is shown with the pace of its provider: that it stands still is seen here alone."""
+    monkeypatch.setattr("api.operations.KEPT_S", 0.0)
+    spread.configure(stream_closed="events-2")
+    await spread.api()
+    client = spread.client()
+
+    async def seen() -> list[dict[str, object]]:
+        view: dict[str, list[dict[str, object]]] = (await client.http.get("/v1/ops")).json()
+        return view["event_servers"]
+
+    first = {"name": "events-1", "state": "there", "closed": False, "unsent": 0}
+    second = {"name": "events-2", "state": "there", "closed": True, "unsent": 0}
+    assert await seen() == [first, second]
+    servers["events-1"].kill()
+    await spread.apis[0].app.state.rejoin.plane.at("events-1").look()
+    assert await seen() == [first | {"state": "away"}, second]

@@ -49,8 +49,13 @@ const running = new Table(find('running'), 'Running jobs, those first that start
   { title: 'Attempt', className: number },
   { title: 'Worker' },
 ]);
-const lines = new Table(find('lines'), 'Providers and models that jobs wait for', [
-  { title: 'Provider or model' },
+const eventServers = new Table(find('event-servers'), 'Event servers, as this API process sees them', [
+  { title: 'Event server' },
+  { title: 'State' },
+  { title: 'Ends to come', className: number },
+]);
+const lines = new Table(find('lines'), 'Providers, models and event servers (@) that jobs wait for', [
+  { title: 'Waits for' },
   { title: 'Jobs that wait', className: number },
   { title: 'Pause left', className: number },
 ]);
@@ -89,6 +94,7 @@ function show(told) {
   );
   more('more-workers', told.workers.count - told.workers.data.length);
   showJobs(told.running);
+  showEventServers(told.event_servers ?? []); // an API process of an older version, in a rollout
   showLines(told.queue);
   showHour(told.hour);
   document.title = `${count(told.queue.waiting)} wait, ${count(told.running.count)} run – Rejoin`;
@@ -163,6 +169,22 @@ function cancelButton(job) {
     known.button.disabled = true;
   }
   return known.button;
+}
+
+/** @param {any[]} servers */
+function showEventServers(servers) {
+  find('event-servers-section').hidden = servers.length === 0;
+  eventServers.show(
+    servers.map((server) => ({
+      key: server.name,
+      className: server.state === 'away' ? 'bad' : '',
+      cells: [
+        server.name,
+        (server.state === 'away' ? 'away: its answers stand still' : 'there') + (server.closed ? ', closed' : ''),
+        count(server.unsent),
+      ],
+    })),
+  );
 }
 
 /** @param {any} queue */
