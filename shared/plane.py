@@ -52,6 +52,11 @@ class Place:
         self._looked = asyncio.Event()
         redis.on_lost = self.fell_away
 
+    @property
+    def title(self) -> str:
+        """Return what it is called in our logs."""
+        return "Redis" if self.name == HOME else f"the event server {self.name}"
+
     def fell_away(self) -> None:
         """Learn that a command has failed: it is looked at soon. (Home is waited for, by whoever needs it.)"""
         if self.name == HOME:

@@ -430,7 +430,8 @@ class Writer:
                         return [False]
                     return await self._append_each(appends)
                 self._place.fell_away()
-                logger.warning("the events of %d jobs wait for Redis (%s)", len(appends), type(error).__name__)
+                where, why = self._place.title, type(error).__name__
+                logger.warning("the events of %d jobs wait for %s (%s)", len(appends), where, why)
                 if is_full(error) and mono_s() > patience_s:
                     raise StorageFull from None
             await asyncio.sleep(delay_s * random.uniform(0.5, 1))

@@ -62,7 +62,7 @@ async def log() -> Recorder:
 
 @pytest.fixture
 async def writer(log: Recorder) -> AsyncIterator[Writer]:
-    place: Any = SimpleNamespace(log=log, fell_away=lambda: None)
+    place: Any = SimpleNamespace(log=log, fell_away=lambda: None, title="the event server events-1")
     writer = Writer(place, 10_000_000)
     task = asyncio.create_task(writer.run())
     yield writer
@@ -174,3 +174,14 @@ def test_pairs_of_surrogates_are_joined_wherever_they_were_cut(pieces: list[str]
     assert "".join(whole).encode("utf-16-le", "surrogatepass") == as_utf16
     for left, right in pairwise(whole):
         assert not ("\ud800" <= left[-1:] <= "\udbff" and right and "\udc00" <= right[0] <= "\udfff")
+
+
+async def test_an_operator_is_told_which_server_is_waited_for(
+    writer: Writer, log: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.away.set()
+    writer.open("a", "w", 1, 2, lambda: None).text("x")
+    await log.asked()
+    log.away.clear()
+    await drained(log, "a", "x")
+    assert "the events of 1 jobs wait for the event server events-1 (ConnectionError)" in caplog.text
