@@ -33,7 +33,7 @@ that is cut off from us, say, and would be waited for.
 """
 
 
-class Place(NamedTuple):
+class Primary(NamedTuple):
     """Where a sentinel says that the primary is."""
 
     epoch: int
@@ -63,28 +63,28 @@ class Sentinels:
         """Return a connection to the primary, and cut it once the sentinels name another one."""
         fault: Exception | None = None
         tried = set()
-        async with aclosing(self._places()) as places:
-            async for place in places:
-                if place.at in tried:
+        async with aclosing(self._primaries()) as primaries:
+            async for primary in primaries:
+                if primary.at in tried:
                     continue
-                tried.add(place.at)
-                where = {**self._server, "host": place.host, "port": place.port}
+                tried.add(primary.at)
+                where = {**self._server, "host": primary.host, "port": primary.port}
                 try:
                     link = await Link.at(where, on_reply, on_lost, primary=True)
                 except REDIS_FAULTS as error:
                     # Not yet, or no more: another sentinel may know better.
                     fault = error
                     continue
-                self._follow(link, place)
+                self._follow(link, primary)
                 return link
         raise fault or self._nobody()
 
     async def find(self) -> tuple[str, int]:
         """Return where the primary is, by what one sentinel says. Raises ConnectionError."""
         try:
-            async with aclosing(self._places()) as places:
-                async for place in places:
-                    return place.at
+            async with aclosing(self._primaries()) as primaries:
+                async for primary in primaries:
+                    return primary.at
         finally:
             await self.close()
         raise self._nobody()
@@ -99,43 +99,43 @@ class Sentinels:
     def _nobody(self) -> ConnectionError:
         return ConnectionError(f"no sentinel says where the primary is ({self._useless})")
 
-    def _follow(self, link: Link, place: Place) -> None:
+    def _follow(self, link: Link, primary: Primary) -> None:
         if self._watching is not None:
             self._watching.cancel()
-        self._epoch = place.epoch
-        self._watching = asyncio.create_task(self._watch(link, place), name="watches who is the primary")
+        self._epoch = primary.epoch
+        self._watching = asyncio.create_task(self._watch(link, primary), name="watches who is the primary")
 
-    async def _watch(self, link: Link, place: Place) -> None:
+    async def _watch(self, link: Link, primary: Primary) -> None:
         while link.open:
             await asyncio.sleep(WATCH_S)
             try:
                 async with aclosing(self._answers()) as answers:
-                    now = await anext(answers, place)
+                    now = await anext(answers, primary)
             except REDIS_FAULTS as error:
                 logger.warning("sentinels not asked (%s)", type(error).__name__)
                 continue
             newer = now.epoch > self._epoch or now.epoch == self._epoch == 0
             self._epoch = max(self._epoch, now.epoch)
-            if now.at != place.at and newer and link.open:
+            if now.at != primary.at and newer and link.open:
                 logger.warning("another server is the primary now: this one is left")
                 link.close("the sentinels name another primary")
 
-    async def _places(self) -> AsyncGenerator[Place]:
+    async def _primaries(self) -> AsyncGenerator[Primary]:
         """Yield where the primary may be; last what is out of date, as sentinels may have been set up anew."""
         old = []
         async with aclosing(self._answers()) as answers:
-            async for place in answers:
-                if place.epoch < self._epoch:
-                    old.append(place)
+            async for primary in answers:
+                if primary.epoch < self._epoch:
+                    old.append(primary)
                 else:
-                    yield place
-        for place in sorted(old, reverse=True):
-            yield place
+                    yield primary
+        for primary in sorted(old, reverse=True):
+            yield primary
 
-    async def _answers(self) -> AsyncGenerator[Place]:
+    async def _answers(self) -> AsyncGenerator[Primary]:
         """Yield what each sentinel says, as it comes. One that is slow does not hold up the next."""
         waiting = list(self._sentinels)
-        asked: dict[asyncio.Task[Place], Multiplexer] = {}
+        asked: dict[asyncio.Task[Primary], Multiplexer] = {}
         try:
             while waiting or asked:
                 if waiting:
@@ -146,19 +146,19 @@ class Sentinels:
                 for task in done:
                     sentinel = asked.pop(task)
                     try:
-                        place = task.result()
+                        primary = task.result()
                     except REDIS_FAULTS as error:
                         self._useless = error
                         continue
                     self._sentinels.remove(sentinel)
                     self._sentinels.insert(0, sentinel)
-                    yield place
+                    yield primary
         finally:
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
-    async def _ask(self, sentinel: Multiplexer) -> Place:
+    async def _ask(self, sentinel: Multiplexer) -> Primary:
         """Ask one sentinel. Raises one of REDIS_FAULTS, also when it does not know the service."""
         found: Any
         told: Any
@@ -171,7 +171,7 @@ class Sentinels:
             raise found
         try:
             host, port = found
-            return Place(_epoch(told), host.decode(), int(port))
+            return Primary(_epoch(told), host.decode(), int(port))
         except (TypeError, ValueError):
             raise ConnectionError("knows no such service") from None
 

@@ -317,9 +317,13 @@ async def test_who_closes_leaves_no_connection_and_no_task(sentinels: Three, fir
     for silent in (False, True):
         for scripted in sentinels.all:
             scripted.silent = silent
+            scripted.commands.clear()
         commands = connect(sentinels.url())
         asked = asyncio.create_task(commands.call("PING"))
-        await asyncio.sleep(0.05)
+        if silent:
+            await eventually(lambda: all(scripted.commands for scripted in sentinels.all))
+        else:
+            await asked
         await commands.close()
         await asyncio.gather(asked, return_exceptions=True)
         await asyncio.sleep(0)
