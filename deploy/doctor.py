@@ -7,7 +7,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import httpx2
@@ -64,6 +64,9 @@ async def examine(url: str) -> AsyncIterator[Finding]:
         yield finding
     for finding in await asyncio.gather(*[of_event_server(*named) for named in settings.stream_urls.items()]):
         yield finding
+    if seen is not None and seen.work is not None:
+        for finding in of_unknown_servers(seen.work, settings.stream_urls):
+            yield finding
     for finding in of_access(settings, seen):
         yield finding
     async with httpx2.AsyncClient(timeout=TIMEOUT_S) as http:
@@ -117,6 +120,15 @@ async def of_event_server(name: str, url: str) -> Finding:
             if finding.level == level:
                 return finding._replace(what=what, seen=f"{finding.what}: {finding.seen}")
     return Finding("ok", what, ", ".join(finding.seen for finding in findings if finding.what in SHOWN))
+
+
+def of_unknown_servers(work: Mapping[str, Any], known: Collection[str]) -> Iterator[Finding]:
+    """Find jobs that wait for event servers that the settings do not name: one was renamed, or taken out too soon."""
+    for line in work["queue"]["lines"]:
+        scope, waiting = line["scope"], line["waiting"]
+        if scope.startswith("@") and scope[1:] not in known:
+            told = f"{waiting} waiting for it, and REJOIN_STREAM_URLS has no such name"
+            yield Finding("fail", f"events {scope[1:]}", told, "name it again, for all workers and API processes")
 
 
 def _persistence(seen: Checkup) -> Finding:

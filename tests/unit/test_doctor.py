@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from deploy.doctor import of_access, of_redis, of_work, provider
+from deploy.doctor import of_access, of_redis, of_unknown_servers, of_work, provider
 from shared.checkup import Checkup
 from shared.settings import ProviderConfig, Settings
 from tests.library.wire import Canned, answer
@@ -91,3 +91,11 @@ async def test_a_provider_is_asked_for_its_models_with_its_key(kind: str, status
     assert head.startswith("get /v1/models ")
     assert ("authorization: bearer sk-mine" if kind == "openai" else "x-api-key: sk-mine") in head
     assert "sk-mine" not in found.seen + found.todo
+
+
+def test_jobs_that_wait_for_an_event_server_that_nobody_knows_are_told_of() -> None:
+    lines = [{"scope": name, "waiting": 2} for name in ("openai", "@events-1", "@events-9")]
+    work = {**WORK, "queue": {**WORK["queue"], "lines": lines}}
+    (found,) = of_unknown_servers(work, {"events-1": "redis://here"})
+    assert (found.level, found.what) == ("fail", "events events-9")
+    assert found.seen.startswith("2 waiting")
