@@ -63,7 +63,8 @@ class Attendance:
     async def _run(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), RENEW_S if self._graces else None)
+                async with asyncio.timeout(RENEW_S if self._graces else None):
+                    await self._changed.wait()
             self._changed.clear()
             leaving, self._leaving = self._leaving, {}
             held = {job_id: grace_s + RENEW_S + SLACK_S for job_id, grace_s in self._graces.items()}

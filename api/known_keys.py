@@ -121,7 +121,8 @@ class KnownKeys:
     async def _run(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), CONFIRM_S)
+                async with asyncio.timeout(CONFIRM_S):
+                    await self._look.wait()
             self._look.clear()
             try:
                 with suppress(*REDIS_FAULTS, Unavailable):

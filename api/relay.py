@@ -327,7 +327,8 @@ class Reader:
 
     async def _pause(self) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), RETRY_S * random.uniform(0.5, 1.5))
+            async with asyncio.timeout(RETRY_S * random.uniform(0.5, 1.5)):
+                await self._wake.wait()
         except TimeoutError:
             return
         self._wake.clear()

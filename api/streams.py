@@ -109,7 +109,8 @@ class Streams:
     async def _run(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), RENEW_S if self._here else None)
+                async with asyncio.timeout(RENEW_S if self._here else None):
+                    await self._changed.wait()
                 await asyncio.sleep(GATHER_S)
             self._changed.clear()
             try:

@@ -105,7 +105,8 @@ class Place:
             await self.look()
             wait_s = (LOOK_S if self.away else CHECK_S) * random.uniform(0.5, 1)
             try:
-                await asyncio.wait_for(self._looked.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._looked.wait()
             except TimeoutError:
                 continue
             # It has just failed somebody: not at once.

@@ -103,7 +103,8 @@ class Subscriber:
         self._sync()
         while True:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(lost.wait(), PING_S)
+                async with asyncio.timeout(PING_S):
+                    await lost.wait()
             if not link.open:
                 raise ConnectionError("connection lost")
             if mono_s() - link.heard_s > SILENCE_S:

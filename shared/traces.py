@@ -119,7 +119,8 @@ class Traces:
         # A daemon: an executor's thread would be waited for.
         threading.Thread(target=shut_down, name="last spans", daemon=True).start()
         with suppress(TimeoutError):
-            await asyncio.wait_for(done.wait(), CLOSE_S)
+            async with asyncio.timeout(CLOSE_S):
+                await done.wait()
 
 
 def _exporter(*, to_console: bool) -> SpanExporter:

@@ -381,7 +381,8 @@ class Attempt:
             self._stopped.clear()
         if wait_s > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._stopped.wait()
         return None if self._stop is None else self._ended_by(self._stop)
 
     async def _checked(self, finish: Finish) -> Completed | Failed:

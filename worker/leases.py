@@ -105,7 +105,8 @@ class Lease:
         """Renew for ever. A lease that was revoked is reported, and a new one taken out for what comes next."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._renew_now.wait(), self._lease_s / RENEWALS)
+                async with asyncio.timeout(self._lease_s / RENEWALS):
+                    await self._renew_now.wait()
             self._renew_now.clear()
             try:
                 await self._renew()

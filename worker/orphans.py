@@ -44,7 +44,8 @@ class Orphans:
         self._subscriber.subscribe(self._keys.orphans, self)
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await self._look.wait()
             self._look.clear()
             try:
                 for bookmark in await self._runs.take():
