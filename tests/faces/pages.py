@@ -80,10 +80,17 @@ class Page:
     async def ended(self) -> "Page":
         """Wait until the next answer is over, or was refused; each is waited for once."""
         self._ended += 1
-        over = ("ready", "error")
-        return await self.until(
-            lambda page: len(page.finishes) >= self._ended and len(page.states) > self._since and page.status in over
-        )
+
+        def over(page: Page) -> bool:
+            if len(page.finishes) < self._ended or len(page.states) <= self._since:
+                return False
+            if page.status == "ready":
+                # React draws later than it calls: at first it is ready with the question alone.
+                well = not any(page.finishes[-1][why] for why in ("isAbort", "isDisconnect", "isError"))
+                return not well or page.role == "assistant"
+            return page.status == "error"
+
+        return await self.until(over)
 
     async def shows(self, text: str) -> "Page":
         """Wait until the last message is an answer with this text."""

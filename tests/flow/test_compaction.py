@@ -4,6 +4,7 @@ import json
 
 from shared.events import EventId
 from tests.client import Client, Event, text
+from tests.paced import Paced
 from tests.provider import HttpError, Reasoning, Silence, Tokens
 from tests.stack import Stack
 
@@ -18,9 +19,10 @@ async def compact(stack: Stack) -> int:
 
 
 async def test_a_finished_answer_takes_at_most_twice_its_text(stack: Stack, client: Client) -> None:
-    stack.provider.script("m", Tokens(ANSWER, delay_s=0.0005))
+    paced = Paced(stack, ANSWER[:60])
+    stack.provider.script("m", *paced.steps, Tokens(ANSWER[60:], delay_s=0.0005))
     job_id = await client.submit()
-    live = await client.all_events(job_id)
+    live = await paced.read(client, job_id)
     log = stack.keys.log(job_id)
     before = await stack.redis.memory_usage(log, samples=0)
     assert await compact(stack) == 1

@@ -147,7 +147,9 @@ async def test_who_was_refused_keeps_nobody_from_a_slot_and_gets_the_next_one_ba
     histories = await asyncio.gather(*[client.all_events(job_id) for job_id in (*refused, *others)])
     assert [text(events) for events in histories] == ["At last."] * 2 + ["x"] * 3
     assert bare.provider.max_concurrent == 2
-    assert [call.model for call in bare.provider.calls][:5] == ["m", "m", "other", "other", "m"]
+    asked = [call.model for call in bare.provider.calls]
+    # (The first one's refusal may make room before the second one's call is there.)
+    assert (sorted(asked[:4]), asked[4]) == (["m", "m", "other", "other"], "m")
     await eventually(lambda: slots.free(len(bare.workers[0].worker.tasks)) == 2)
     assert (slots._resting, slots._returning) == (0, 0)
 

@@ -9,6 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from tests.client import LAST, Client, Event, Frames, text
+from tests.paced import Paced
 from tests.provider import Silence, Step, Text, Tokens, Wait
 from tests.stack import Stack, eventually
 
@@ -54,9 +55,10 @@ async def test_a_reader_cut_hundreds_of_times_sees_everything_once(stack: Stack,
 
 @pytest.mark.parametrize("api", [0, 1])
 async def test_every_cursor_of_a_finished_log_gives_exactly_the_rest(stack: Stack, client: Client, api: int) -> None:
-    stack.provider.script("m", Tokens(ANSWER[:40], delay_s=0.01))
+    paced = Paced(stack, ANSWER[:30])
+    stack.provider.script("m", *paced.steps)
     job_id = await client.submit()
-    live = await client.all_events(job_id)
+    live = await paced.read(client, job_id)
     assert len(live) > 20
     for at, event in enumerate(live[:-1]):
         rest = await client.all_events(job_id, event.id, api)

@@ -63,7 +63,10 @@ async def test_what_one_worker_brings_is_left_to_it(bare: Stack) -> None:
     assert await take(60_000) == [], "left to whoever has decided it"
     assert await take() == sorted(jobs)
     assert await take() == []
-    assert all([await bare.redis.pttl(key) > 0 for key in keys]), "a server that is gone for good leaves nothing"
+    # (-2: all of these jobs are on the other server.)
+    lives = {await bare.redis.pttl(key) for key in keys} - {-2}
+    assert lives
+    assert min(lives) > 0, "a server that is gone for good leaves nothing"
 
 
 @pytest.mark.usefixtures("nobody_brings")
